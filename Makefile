@@ -1,0 +1,59 @@
+# Every target does its own set-up: a virtual environment in .venv, with the pinned versions.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.stamp
+INDEX := _build/html/index.html
+CHAPTER ?=
+# Where MNIST is, or would be: an absolute path, since the chapters run inside book/.
+CNN_DATA ?= data
+override CNN_DATA := $(abspath $(CNN_DATA))
+export CNN_DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help book test run export check train clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "This book needs Python 3.11 or newer; '$(PYTHON)' is missing or older." >&2; \
+		echo "Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "Setting up .venv (once, a few minutes) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -e '.[torch,book,test]'
+	@touch $@
+
+book: $(READY) ## build the HTML book and print where it is
+	@rm -rf _build/html
+	@$(BIN)/jupyter-book build . --all -W -n --keep-going
+	@echo "The book: $(INDEX)"
+	@echo "Open it:  file://$(abspath $(INDEX))"
+
+test: $(READY) ## run all tests: every chapter, the package, the pages
+	@$(BIN)/python -m pytest -q
+
+run: $(READY) ## execute chapters and store their outputs (CHAPTER=10-... for one)
+	@$(BIN)/python book/tools/run.py $(CHAPTER)
+
+export: $(READY) ## write the package cnn/ from the chapters
+	@$(BIN)/python book/tools/export.py
+
+check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 30 s)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { \
+		echo "ruff format: see '$(BIN)/ruff format --diff .'" >&2; exit 1; }
+	@$(BIN)/python book/tools/export.py --check
+	@$(BIN)/python book/tools/ledger.py
+	@$(BIN)/python -m pytest -q -m check -o addopts=--strict-markers tests
+
+train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
+	@$(BIN)/python -m cnn.mnist
+
+clean: ## remove builds and caches (not .venv, not data)
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+		-type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,96 @@
+"""Execute chapters in place and store their outputs.
+
+    python book/tools/run.py                    all chapters
+    python book/tools/run.py 10-convolution…    the named ones
+
+A chapter that fails is left as it was; the message names the cell. A re-run of an unchanged
+deterministic chapter changes no byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+BOOK = Path(__file__).resolve().parents[1]
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def execute(path: Path, timeout: int = 1200) -> None:
+    """Execute one chapter and write it back, whole or not at all."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    place = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        record_timing=False,
+        resources=place,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
+    current = {}
+    client.on_cell_start = lambda cell, cell_index: current.update(
+        cell=cell.get("id", cell_index)
+    )
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        raise RuntimeError(
+            f"{path.name}, cell {current.get('cell')}:\n{error}"
+        ) from error
+    notebook.metadata.pop("language_info", None)
+    nbformat.validate(notebook)
+    beside = path.with_name(f".{path.name}.part")
+    nbformat.write(notebook, beside)
+    os.replace(beside, path)
+
+
+def select(book: Path, names: list[str]) -> list[Path]:
+    """Return the chapters with the given names (``10``, ``10-name`` or a path), or all."""
+    everything = sorted(book.glob("*.ipynb"))
+    chosen = []
+    for name in names:
+        stem = Path(name).name.removesuffix(".ipynb")
+        match = [
+            p for p in everything if p.stem == stem or p.stem.startswith(f"{stem}-")
+        ]
+        if not match:
+            known = ", ".join(p.stem for p in everything)
+            raise SystemExit(f"run: no chapter {name!r}; there are {known}")
+        chosen += match
+    return chosen or everything
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(
+        description="Execute chapters and store their outputs."
+    )
+    parser.add_argument(
+        "chapters", nargs="*", help="names such as 10-convolution-gradient or 10"
+    )
+    parser.add_argument("--book", type=Path, default=BOOK, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    failed = 0
+    for path in select(args.book, args.chapters):
+        start = time.perf_counter()
+        print(f"{path.stem} ... ", end="", flush=True)
+        try:
+            execute(path)
+        except RuntimeError as error:
+            failed += 1
+            print(f"failed; the file is unchanged\n{error}", flush=True)
+        else:
+            print(f"{time.perf_counter() - start:.1f} s", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
