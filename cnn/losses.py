@@ -1,0 +1,181 @@
+"""A linear classifier.
+
+Exported from book/02-linear-classifier.ipynb: edit the chapter and run `make export`.
+"""
+
+import numpy as np
+
+from .data import check_array, check_labels
+
+__all__ = [
+    "softmax",
+    "log_sum_exp",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "error_rate",
+]
+
+
+# --- From scores to probabilities ---
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Turn scores into probabilities: each row is positive and sums to one.
+
+    Implements {eq}`eq:softmax`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+
+    Returns
+    -------
+    np.ndarray
+        P, shape (N, K), dtype as ``z``.
+
+    Raises
+    ------
+    TypeError
+        ``z`` is no array of floating-point numbers.
+    ValueError
+        ``z`` does not have two axes, or is empty.
+    """
+    check_array("z", z, ("N", "K"), kinds="fc")
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+# --- The price of being wrong ---
+
+
+def log_sum_exp(z: np.ndarray) -> np.ndarray:
+    """Compute the logarithm of the sum of the exponentials of each row, without overflow.
+
+    Implements {eq}`eq:log-sum-exp`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (N,), dtype as ``z``.
+
+    Raises
+    ------
+    TypeError
+        ``z`` is no array of floating-point numbers.
+    ValueError
+        ``z`` does not have two axes, or is empty.
+    """
+    check_array("z", z, ("N", "K"), kinds="fc")
+    m = z.max(axis=1)
+    return m + np.log(np.exp(z - m[:, np.newaxis]).sum(axis=1))
+
+
+def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
+    """Compute the cost J: the mean negative log-probability of the right class.
+
+    Implements {eq}`eq:ce`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+    y : np.ndarray
+        The labels, shape (N,), integers from 0 to K - 1.
+
+    Returns
+    -------
+    np.floating
+        J, a number of the dtype of ``z``.
+
+    Raises
+    ------
+    TypeError
+        ``z`` is no array of floating-point numbers, or ``y`` none of integers.
+    ValueError
+        The shapes do not fit, the batch is empty, or a label is out of range.
+    FloatingPointError
+        A score is NaN or infinite; the message names the first one.
+    """
+    N = _check_scores(z, y)
+    return np.mean(log_sum_exp(z) - z[np.arange(N), y])
+
+
+def _check_scores(z: np.ndarray, y: np.ndarray) -> int:
+    check_array("z", z, ("N", "K"), kinds="fc")
+    N, K = z.shape
+    check_labels(y, N, K)
+    wrong = np.argwhere(~np.isfinite(z))
+    if wrong.size:
+        n, k = wrong[0]
+        raise FloatingPointError(
+            f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} scores are not finite): look for "
+            "NaN in the input, or lower the learning rate"
+        )
+    return N
+
+
+# --- The gradient ---
+
+
+def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Compute dz = (P - Y) / N, the gradient of the cross-entropy by the scores.
+
+    Implements {eq}`eq:ce-grad`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+    y : np.ndarray
+        The labels, shape (N,), integers from 0 to K - 1.
+
+    Returns
+    -------
+    np.ndarray
+        dz, shape (N, K), dtype as ``z``.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As for ``cross_entropy``.
+    """
+    N = _check_scores(z, y)
+    dz = softmax(z)
+    dz[np.arange(N), y] -= 1
+    dz /= N
+    return dz
+
+
+# --- Down to the weights ---
+
+
+def error_rate(z: np.ndarray, y: np.ndarray) -> float:
+    """Compute the share of the images whose largest score is not their label's.
+
+    Implements {eq}`eq:error-rate`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+    y : np.ndarray
+        The labels, shape (N,), integers from 0 to K - 1.
+
+    Returns
+    -------
+    float
+        From 0 (all right) to 1 (all wrong). Where scores tie, the first class counts.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As for ``cross_entropy``.
+    """
+    _check_scores(z, y)
+    return float(np.mean(z.argmax(axis=1) != y))
