@@ -1,0 +1,378 @@
+"""Optimisers.
+
+Exported from book/07-optimizers.ipynb: edit the chapter and run `make export`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import check_array, check_same_dtype
+from .network import check_state
+
+__all__ = [
+    "fans",
+    "xavier_normal_",
+    "kaiming_normal_",
+    "Optimizer",
+    "SGD",
+    "Adam",
+    "ExponentialDecay",
+]
+
+
+# --- The variance of a sum ---
+
+
+def fans(W: np.ndarray) -> tuple[int, int]:
+    """Return fan-in and fan-out: how many inputs an output sums, how many outputs an input feeds.
+
+    Implements {eq}`eq:fans`.
+
+    Parameters
+    ----------
+    W : np.ndarray
+        A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w).
+
+    Returns
+    -------
+    tuple of int
+        M_in and M_out, or C_in·f_h·f_w and C_out·f_h·f_w.
+
+    Raises
+    ------
+    TypeError
+        ``W`` is not an array of floating-point numbers.
+    ValueError
+        ``W`` has fewer than two axes, or is empty.
+    """
+    check_array("W", W, ("out", "in", *np.shape(W)[2:]), kinds="fc")
+    taps = math.prod(W.shape[2:])
+    return W.shape[1] * taps, W.shape[0] * taps
+
+
+# --- Glorot and He ---
+
+
+def xavier_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill ``W`` in place with Glorot's N(0, 2 / (fan_in + fan_out)).
+
+    Implements {eq}`eq:glorot`.
+
+    Parameters
+    ----------
+    W : np.ndarray
+        A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w); its dtype stays.
+    rng : np.random.Generator
+        Where the random numbers come from.
+    """
+    W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / sum(fans(W)))
+
+
+def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill ``W`` in place with He's N(0, 2 / fan_in), for a layer before a ReLU.
+
+    Implements {eq}`eq:he`.
+
+    Parameters
+    ----------
+    W : np.ndarray
+        A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w); its dtype stays.
+    rng : np.random.Generator
+        Where the random numbers come from.
+    """
+    fan_in, _ = fans(W)
+    W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / fan_in)
+
+
+# --- In code ---
+
+
+class Optimizer:
+    """What optimisers share: parameters, a learning rate, a count of steps, and memories.
+
+    A new optimiser is a subclass that names its ``memories`` and writes ``update``.
+
+    Parameters
+    ----------
+    params : mapping of str to np.ndarray
+        The parameters by name, a network's ``params``; they are changed in place.
+    lr : float or callable
+        The learning rate γ, or a schedule: a function of the step, counted from 0.
+
+    Attributes
+    ----------
+    memories : tuple of str
+        The names of the arrays that ``update`` keeps from step to step, one set a parameter.
+    t : int
+        How many steps were taken.
+
+    Raises
+    ------
+    TypeError
+        A parameter is not an array of floating-point numbers.
+    ValueError
+        There are no parameters, or ``lr`` is neither positive nor a function.
+    """
+
+    memories: tuple[str, ...] = ()
+
+    def __init__(
+        self, params: Mapping[str, np.ndarray], lr: float | Callable[[int], float]
+    ) -> None:
+        if not params:
+            raise ValueError("params is empty: there is nothing to optimise")
+        if not callable(lr) and not 0 < lr < math.inf:
+            raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
+        for name, theta in params.items():
+            check_array(f"params[{name!r}]", theta, np.shape(theta), kinds="f")
+        self.params, self.lr, self.t = dict(params), lr, 0
+        self.memory = {
+            name: {m: np.zeros_like(theta) for m in (*self.memories, "scratch")}
+            for name, theta in self.params.items()
+        }
+
+    def step(self, grads: Mapping[str, np.ndarray]) -> None:
+        """Change every parameter once, by the gradient of the same name.
+
+        Parameters
+        ----------
+        grads : mapping of str to np.ndarray
+            The gradients, a network's ``grads`` after ``backward``.
+
+        Raises
+        ------
+        KeyError
+            The names are not those of the parameters.
+        TypeError, ValueError
+            A gradient has another dtype or shape than its parameter, or the schedule's
+            learning rate is negative or not finite. Nothing is changed then.
+        """
+        if grads.keys() != self.params.keys():
+            raise KeyError(
+                f"grads has the names {sorted(grads)}; expected {sorted(self.params)}"
+            )
+        for name, theta in self.params.items():
+            check_array(
+                f"grads[{name!r}]", grads[name], theta.shape, "the parameter's shape"
+            )
+            check_same_dtype(parameter=theta, gradient=grads[name])
+        gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(
+                f"the schedule's rate at t = {self.t} is {gamma}; expected 0 or more"
+            )
+        self.t += 1
+        for name, theta in self.params.items():
+            self.update(theta, grads[name], gamma, **self.memory[name])
+
+    def update(
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
+    ) -> None:
+        """Change one parameter in place.
+
+        Parameters
+        ----------
+        theta, g : np.ndarray
+            The parameter and its gradient, of one shape.
+        gamma : float
+            The learning rate of this step.
+        **memory : np.ndarray
+            This parameter's memories by name, to be changed in place, and ``scratch``: space
+            for intermediate results. All have the shape of ``theta`` and begin as zeros.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the count of steps, ``"t"``, and a copy of each memory, as ``"m.0.weight"``."""
+        state = {"t": np.array(self.t, np.int64)}
+        for name, memory in self.memory.items():
+            state |= {f"{m}.{name}": memory[m].copy() for m in self.memories}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from what ``state_dict`` returned: all of it, or nothing and an error.
+
+        Parameters
+        ----------
+        state : mapping of str to np.ndarray
+            What ``state_dict`` of such an optimiser returned.
+
+        Raises
+        ------
+        KeyError
+            An entry is missing, or a name is unknown.
+        TypeError
+            A value is not an array, or has another dtype.
+        ValueError
+            An array has another shape, or holds NaN or infinity.
+        """
+        check_state(state, self.state_dict())
+        self.t = int(state["t"])
+        for name, memory in self.memory.items():
+            for m in self.memories:
+                memory[m][...] = state[f"{m}.{name}"]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with or without momentum.
+
+    Implements {eq}`eq:sgd`, and {eq}`eq:momentum` where ``momentum`` is above 0.
+
+    Parameters
+    ----------
+    params : mapping of str to np.ndarray
+        The parameters by name; they are changed in place.
+    lr : float or callable
+        The learning rate γ, or a schedule: a function of the step, counted from 0.
+    momentum : float
+        The share μ of the velocity that a step keeps.
+
+    Raises
+    ------
+    ValueError
+        ``momentum`` is below 0 or not below 1; ``lr`` or ``params`` is unfit.
+    """
+
+    memories = ("v",)
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        lr: float | Callable[[int], float],
+        momentum: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; expected at least 0 and below 1")
+        self.momentum = momentum
+
+    def update(
+        self,
+        theta: np.ndarray,
+        g: np.ndarray,
+        gamma: float,
+        v: np.ndarray,
+        scratch: np.ndarray,
+    ) -> None:
+        """Set v ← μ v + g, then θ ← θ - γ v, in place."""
+        v *= self.momentum
+        v += g
+        np.multiply(v, gamma, out=scratch)
+        theta -= scratch
+
+    def __repr__(self) -> str:
+        return f"SGD(lr={self.lr}, momentum={self.momentum})"
+
+
+# --- Adam ---
+
+
+class Adam(Optimizer):
+    """Adam: steps of about the size γ, whatever the gradient's scale.
+
+    Implements {eq}`eq:adam-moments`, {eq}`eq:adam-correction` and {eq}`eq:adam-step`.
+
+    Parameters
+    ----------
+    params : mapping of str to np.ndarray
+        The parameters by name; they are changed in place.
+    lr : float or callable
+        The learning rate γ, or a schedule: a function of the step, counted from 0.
+    betas : tuple of float
+        The decay β₁ of the gradient's average and β₂ of its square's.
+    eps : float
+        A small ε that keeps the division finite; it stands outside the root, as in PyTorch.
+
+    Raises
+    ------
+    ValueError
+        A beta is below 0 or not below 1, or ``eps`` is negative; ``lr`` or ``params`` is unfit.
+    """
+
+    memories = ("m", "v")
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        lr: float | Callable[[int], float] = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"betas is {betas}; expected two numbers, at least 0 and below 1"
+            )
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"eps is {eps}; expected a small number, at least 0")
+        self.betas, self.eps = betas, eps
+
+    def update(
+        self,
+        theta: np.ndarray,
+        g: np.ndarray,
+        gamma: float,
+        m: np.ndarray,
+        v: np.ndarray,
+        scratch: np.ndarray,
+    ) -> None:
+        """Take step number ``self.t`` in place, without a temporary array."""
+        beta1, beta2 = self.betas
+        np.subtract(g, m, out=scratch)
+        scratch *= 1 - beta1
+        m += scratch
+        np.multiply(g, g, out=scratch)
+        scratch -= v
+        scratch *= 1 - beta2
+        v += scratch
+        np.divide(v, 1 - beta2**self.t, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        scratch += self.eps
+        np.divide(m, scratch, out=scratch)
+        scratch *= gamma / (1 - beta1**self.t)
+        theta -= scratch
+
+    def __repr__(self) -> str:
+        return f"Adam(lr={self.lr}, betas={self.betas}, eps={self.eps})"
+
+
+# --- Schedules ---
+
+
+@dataclass(frozen=True)
+class ExponentialDecay:
+    """A learning rate that falls from ``gamma_max`` to ``gamma_min``.
+
+    Implements {eq}`eq:exp-decay`.
+
+    Parameters
+    ----------
+    gamma_max, gamma_min : float
+        The rate at step 0, and the one that it tends to.
+    tau : float
+        After so many steps 1/e of the way is left.
+
+    Raises
+    ------
+    ValueError
+        A rate is negative, ``gamma_min`` exceeds ``gamma_max``, or ``tau`` is not positive.
+    """
+
+    gamma_max: float
+    gamma_min: float
+    tau: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma_min <= self.gamma_max < math.inf or not self.tau > 0:
+            raise ValueError(
+                f"{self}: expected 0 <= gamma_min <= gamma_max, and tau above 0"
+            )
+
+    def __call__(self, t: int) -> float:
+        """Return the learning rate of step ``t``, counted from 0."""
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * math.exp(
+            -t / self.tau
+        )
