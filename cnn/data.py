@@ -396,6 +396,9 @@ def download_mnist(folder: str | os.PathLike) -> None:
     ConnectionError
         No mirror gave an intact file; nothing partial is left behind.
     """
+    missing = [name for name in MNIST_SHA256 if not _find(Path(folder), name)]
+    if not missing:
+        return
     try:
         import pooch
     except ImportError as err:
@@ -403,9 +406,8 @@ def download_mnist(folder: str | os.PathLike) -> None:
             "downloading needs the package pooch: pip install pooch"
         ) from err
     pooch.get_logger().setLevel("ERROR")
-    for name, sha256 in MNIST_SHA256.items():
-        if not _find(Path(folder), name):
-            _fetch(pooch, Path(folder), f"{name}.gz", f"sha256:{sha256}")
+    for name in missing:
+        _fetch(pooch, Path(folder), f"{name}.gz", f"sha256:{MNIST_SHA256[name]}")
 
 
 def _fetch(pooch: ModuleType, folder: Path, name: str, known_hash: str) -> None:

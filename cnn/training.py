@@ -385,9 +385,8 @@ def _identify(
     for a in data[1:]:
         checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
     seed = rng.bit_generator.seed_seq
-    address = re.compile(
-        " at 0x[0-9a-f]+"
-    )  # of a schedule, say: another in every process
+    # the address of a schedule, say, is another one in every process
+    address = re.compile(" at 0x[0-9a-f]+")
     return {
         "network": address.sub("", repr(net)),
         "optimizer": address.sub("", repr(optimizer)),

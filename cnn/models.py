@@ -1,0 +1,164 @@
+"""Two architectures.
+
+Exported from book/16-architectures.ipynb: edit the chapter and run `make export`.
+"""
+
+import copy
+
+import numpy as np
+
+from .conv import Conv2d
+from .network import Flatten, Layer, Linear, ReLU, Sequential
+
+__all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
+
+
+# --- Two lists of numbers ---
+
+
+def simple_cnn(
+    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10
+) -> Sequential:
+    """Make the network of Table 1: one convolution, 232 662 parameters.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Draws the initial weights, layer after layer.
+    dtype : type
+        What the network computes in: np.float32, or np.float64 to check gradients.
+    num_classes : int
+        How many scores it gives each image.
+
+    Returns
+    -------
+    Sequential
+        From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
+    """
+    return Sequential(
+        Conv2d(1, 2, 5, rng=rng, dtype=dtype),
+        ReLU(),
+        Flatten(),
+        Linear(2 * 24 * 24, 200, rng=rng, dtype=dtype),
+        ReLU(),
+        Linear(200, num_classes, rng=rng, dtype=dtype),
+    )
+
+
+def deep_cnn(
+    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10
+) -> Sequential:
+    """Make the network of Table 2: three convolutions, 122 270 parameters.
+
+    Parameters
+    ----------
+    rng : np.random.Generator
+        Draws the initial weights, layer after layer.
+    dtype : type
+        What the network computes in: np.float32, or np.float64 to check gradients.
+    num_classes : int
+        How many scores it gives each image.
+
+    Returns
+    -------
+    Sequential
+        From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
+    """
+    return Sequential(
+        Conv2d(1, 4, 5, padding=2, rng=rng, dtype=dtype),
+        ReLU(),
+        Conv2d(4, 8, 5, stride=2, padding=2, rng=rng, dtype=dtype),
+        ReLU(),
+        Conv2d(8, 12, 4, stride=2, padding=1, rng=rng, dtype=dtype),
+        ReLU(),
+        Flatten(),
+        Linear(12 * 7 * 7, 200, rng=rng, dtype=dtype),
+        ReLU(),
+        Linear(200, num_classes, rng=rng, dtype=dtype),
+    )
+
+
+# --- How large is everything? ---
+
+
+def output_shapes(
+    net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)
+) -> list[tuple[int, ...]]:
+    """Return one image's shape after each layer, without the batch's axis.
+
+    Parameters
+    ----------
+    net : Sequential
+        The network; it is not changed.
+    input_shape : tuple of int
+        One image's shape, (C, H, W).
+
+    Returns
+    -------
+    list of tuple of int
+        One shape for each layer.
+
+    Raises
+    ------
+    ValueError
+        A layer does not fit what it gets; the message names the layer and both shapes.
+    """
+    dtypes = [a.dtype for a in net.params.values()]
+    x = np.zeros((1, *input_shape), dtypes[0] if dtypes else np.float32)
+    shapes = []
+    for i, layer in enumerate(copy.deepcopy(net)):
+        try:
+            x = layer.forward(x)
+        except ValueError as err:
+            where = f"layer {i}, {layer}, gets shape {x.shape[1:]}"
+            raise ValueError(f"{where}: {err}") from err
+        shapes.append(x.shape[1:])
+    return shapes
+
+
+# --- How many numbers are learned? ---
+
+
+def count_parameters(net: Layer) -> int:
+    """Return how many numbers a layer or a network learns.
+
+    Implements {eq}`eq:count-conv` and {eq}`eq:count-dense`, added up over the layers.
+    """
+    return sum(a.size for a in net.params.values())
+
+
+def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
+    """Return a table of the layers, one image's shape after each, and the parameters.
+
+    Parameters
+    ----------
+    net : Sequential
+        The network; it is not changed.
+    input_shape : tuple of int
+        One image's shape, (C, H, W).
+
+    Returns
+    -------
+    str
+        Lines to print.
+
+    Raises
+    ------
+    ValueError
+        A layer does not fit what it gets; the message names the layer and both shapes.
+    """
+    rows = [
+        ("", "layer", "output", "parameters"),
+        ("", "input", f"{tuple(input_shape)}", ""),
+    ]
+    for i, shape in enumerate(output_shapes(net, input_shape)):
+        layer = f"{net[i]}".replace(", dilation=1", "")  # nearly always 1
+        rows.append((f"{i}", layer, f"{shape}", f"{count_parameters(net[i]):,}"))
+    rows.append(("", "total", "", f"{count_parameters(net):,}"))
+    w = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{i:>{w[0]}}  {layer:<{w[1]}}  {shape:<{w[2]}}  {n.replace(',', ' '):>{w[3]}}"
+        for i, layer, shape, n in rows
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
