@@ -9,7 +9,6 @@ from .correlation import (
     Geometry,
     Padding,
     check_conv,
-    check_integer,
     geometry,
     pad,
     padded_size,
@@ -17,7 +16,7 @@ from .correlation import (
     windows,
 )
 from .correlation_grad import check_conv_backward, crop
-from .data import check_array
+from .data import check_array, check_integer
 from .network import Layer, uniform_params
 
 __all__ = ["columns", "conv2d", "add_windows", "conv2d_backward", "Conv2d"]

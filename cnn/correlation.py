@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data import check_array, check_same_dtype
+from .data import check_array, check_integer, check_same_dtype
 
 __all__ = [
     "output_size",
-    "check_integer",
     "Padding",
     "Geometry",
     "geometry",
@@ -65,14 +64,6 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
             f"input has {H} and the padding {p}: pad more, or take a smaller filter"
         )
     return room // s + 1, room % s
-
-
-def check_integer(name: str, value: int, least: int) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if value < least:
-        raise ValueError(f"{name} is {value}; expected an integer of at least {least}")
 
 
 # --- Two axes, four sides ---
@@ -140,6 +131,9 @@ def geometry(
     """
     check_integer("stride", stride, 1)
     check_integer("dilation", dilation, 1)
+    for name, two in (("size", size), ("filter_size", filter_size)):
+        if len(two) != 2:
+            raise ValueError(f"{name} is {tuple(two)}; expected (rows, columns)")
     top, bottom, left, right = padding_sides(padding)
     h_out, r_h = output_size(size[0], filter_size[0], stride, dilation, top + bottom)
     w_out, r_w = output_size(size[1], filter_size[1], stride, dilation, left + right)
@@ -147,14 +141,45 @@ def geometry(
 
 
 def padded_size(f_h: int, f_w: int, g: Geometry) -> tuple[int, int]:
-    """Return the rows and columns of x̄: all that the windows span, and the remainder."""
+    """Return the rows and columns of x̄: all that the windows span, and the remainder.
+
+    Parameters
+    ----------
+    f_h, f_w : int
+        The filter's rows and columns.
+    g : Geometry
+        What ``geometry`` returned for this filter.
+
+    Returns
+    -------
+    tuple of int
+        The rows and columns, (top + H + bottom, left + W + right).
+    """
     rows = g.s * (g.h_out - 1) + g.d * (f_h - 1) + 1 + g.r_h
     columns = g.s * (g.w_out - 1) + g.d * (f_w - 1) + 1 + g.r_w
     return rows, columns
 
 
 def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
-    """Return (top, bottom, left, right) for any way to write a padding; raise if it is none."""
+    """Return (top, bottom, left, right) for any way to write a padding.
+
+    Parameters
+    ----------
+    padding : int or tuple of int
+        One number for all sides, (rows, columns), or (top, bottom, left, right).
+
+    Returns
+    -------
+    tuple of int
+        The four sides.
+
+    Raises
+    ------
+    TypeError
+        A side is no integer.
+    ValueError
+        There are not 1, 2 or 4 numbers, or one is negative.
+    """
     sides = tuple(padding) if isinstance(padding, tuple | list) else (padding,)
     if len(sides) not in (1, 2, 4):
         raise ValueError(
@@ -188,6 +213,13 @@ def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
     np.ndarray
         Shape (N, C, top + H + bottom, left + W + right), dtype as ``x``; ``x`` itself where
         there is nothing to add.
+
+    Raises
+    ------
+    TypeError
+        ``x`` is no array of numbers.
+    ValueError
+        ``x`` does not have four axes, or is empty.
     """
     check_array("x", x, ("N", "C", "H", "W"))
     if not any((g.top, g.bottom, g.left, g.right)):
@@ -250,7 +282,24 @@ def conv2d_loops(
 
 
 def check_conv(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> None:
-    """Raise unless images, filters and bias (where given) fit together, in shape and dtype."""
+    """Raise unless images, filters and bias (where given) fit together, in shape and dtype.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        The images, shape (N, C_in, H, W).
+    W : np.ndarray
+        The filters, shape (C_out, C_in, f_h, f_w).
+    b : np.ndarray, optional
+        The bias, shape (C_out,).
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of numbers, or their dtypes differ.
+    ValueError
+        The shapes do not fit; the message names both.
+    """
     check_array("W", W, ("C_out", "C_in", "f_h", "f_w"))
     check_array("x", x, ("N", W.shape[1], "H", "W"), f"because W has shape {W.shape}")
     check_same_dtype(x=x, W=W)

@@ -6,7 +6,7 @@ Exported from book/10-convolution-gradient.ipynb: edit the chapter and run `make
 import numpy as np
 
 from .correlation import Geometry, Padding, check_conv, geometry, pad, windows
-from .data import check_array, check_same_dtype
+from .data import check_array, check_integer, check_same_dtype
 
 __all__ = [
     "conv2d_loops_backward",
@@ -83,7 +83,20 @@ def check_conv_backward(
 ) -> Geometry:
     """Raise unless ``dz`` has the shape of the output of ``x`` and ``W``; return the geometry.
 
-    Arguments and errors are those of ``conv2d_loops_backward``.
+    Parameters
+    ----------
+    dz, x, W, stride, padding, dilation
+        As in ``conv2d_loops_backward``.
+
+    Returns
+    -------
+    Geometry
+        Where the filter goes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in ``conv2d_loops_backward``.
     """
     check_conv(x, W)
     g = geometry(x.shape[2:], W.shape[2:], stride, padding, dilation)
@@ -99,8 +112,31 @@ def crop(dxbar: np.ndarray, shape: tuple[int, ...], g: Geometry) -> np.ndarray:
     """Drop the padding's rows and columns: from the shape of x̄ back to the ``shape`` of x.
 
     Implements {eq}`eq:conv-crop`.
+
+    Parameters
+    ----------
+    dxbar : np.ndarray
+        The gradient by the padded input, shape (N, C, top + H + bottom, left + W + right).
+    shape : tuple of int
+        The input's shape, (N, C, H, W).
+    g : Geometry
+        What ``geometry`` returned for it.
+
+    Returns
+    -------
+    np.ndarray
+        The gradient by the input, a view of ``dxbar``.
+
+    Raises
+    ------
+    TypeError
+        ``dxbar`` is no array of numbers.
+    ValueError
+        ``dxbar`` has another shape.
     """
-    H, W = shape[2:]
+    N, C, H, W = shape
+    expected = (N, C, g.top + H + g.bottom, g.left + W + g.right)
+    check_array("dxbar", dxbar, expected, f"the padded size of x {shape}")
     return dxbar[:, :, g.top : g.top + H, g.left : g.left + W]
 
 
@@ -173,13 +209,13 @@ def spread(a: np.ndarray, k: int) -> np.ndarray:
 
     Raises
     ------
+    TypeError
+        ``a`` is no array of numbers, or ``k`` no integer.
     ValueError
         ``k`` is below 1, or ``a`` has fewer than two axes or is empty.
     """
-    if k < 1 or np.ndim(a) < 2 or not np.size(a):
-        raise ValueError(
-            f"k is {k}, a has shape {np.shape(a)}; expected k ≥ 1 and (..., h, w)"
-        )
+    check_integer("k", k, 1)
+    check_array("a", a, (*np.shape(a)[:-2], "h", "w"))
     *front, h, w = a.shape
     D = np.zeros((*front, k * (h - 1) + 1, k * (w - 1) + 1), a.dtype)
     D[..., ::k, ::k] = a
@@ -187,12 +223,28 @@ def spread(a: np.ndarray, k: int) -> np.ndarray:
 
 
 def rot180(a: np.ndarray) -> np.ndarray:
-    """Turn the last two axes by half a turn; the result is a view.
+    """Turn the last two axes by half a turn.
 
     Implements {eq}`eq:rot180`.
+
+    Parameters
+    ----------
+    a : np.ndarray
+        Shape (..., h, w).
+
+    Returns
+    -------
+    np.ndarray
+        A view of ``a``, of the same shape.
+
+    Raises
+    ------
+    TypeError
+        ``a`` is no array of numbers.
+    ValueError
+        ``a`` has fewer than two axes, or is empty.
     """
-    if np.ndim(a) < 2:
-        raise ValueError(f"a has shape {np.shape(a)}; expected (..., h, w)")
+    check_array("a", a, (*np.shape(a)[:-2], "h", "w"))
     return a[..., ::-1, ::-1]
 
 
@@ -236,8 +288,22 @@ def conv2d_correlation_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute a convolution's gradients as cross-correlations.
 
-    Implements {eq}`eq:conv-dx-correlation` and {eq}`eq:conv-dW-correlation`. Arguments, results
-    and errors are those of ``conv2d_loops_backward``.
+    Implements {eq}`eq:conv-dx-correlation` and {eq}`eq:conv-dW-correlation`.
+
+    Parameters
+    ----------
+    dz, x, W, stride, padding, dilation
+        As in ``conv2d_loops_backward``.
+
+    Returns
+    -------
+    dx, dW, db : np.ndarray
+        The gradients by input, weights and bias, shaped as these.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in ``conv2d_loops_backward``.
     """
     g = check_conv_backward(dz, x, W, stride, padding, dilation)
     e_h, e_w = g.d * (W.shape[2] - 1), g.d * (W.shape[3] - 1)

@@ -18,6 +18,7 @@ import numpy as np
 __all__ = [
     "read_idx",
     "check_array",
+    "check_integer",
     "check_same_dtype",
     "check_labels",
     "scale",
@@ -173,6 +174,31 @@ def check_array(
         )
 
 
+def check_integer(name: str, value: int, least: int) -> None:
+    """Raise unless ``value`` is an integer of at least ``least``.
+
+    Parameters
+    ----------
+    name : str
+        What the caller calls the number.
+    value : int
+        The number to check.
+    least : int
+        The smallest value that is allowed.
+
+    Raises
+    ------
+    TypeError
+        ``value`` is no integer; True and False are none.
+    ValueError
+        ``value`` is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
+    if value < least:
+        raise ValueError(f"{name} is {value}; expected an integer of at least {least}")
+
+
 def check_same_dtype(**arrays: np.ndarray) -> None:
     """Raise unless all the arrays, given by name, share one dtype.
 
@@ -315,8 +341,7 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
     check_array("images", images, ("N", "H", "H"))
     H = images.shape[1]
     check_array("images", images, ("N", H, H), "because images must be square")
-    if size < 1:
-        raise ValueError(f"size is {size}; expected at least 1")
+    check_integer("size", size, 1)
     t = np.clip((np.arange(size) + 0.5) * H / size - 0.5, 0, H - 1)
     R = np.maximum(0, 1 - np.abs(t[:, np.newaxis] - np.arange(H)))
     return R @ images @ R.T
@@ -531,13 +556,12 @@ def batches(n: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.nd
 
     Raises
     ------
-    ValueError
-        ``n`` or ``batch_size`` is less than 1; raised when the first batch is asked for.
+    TypeError, ValueError
+        ``n`` or ``batch_size`` is no integer of at least 1; raised when the first batch is
+        asked for.
     """
-    if n < 1 or batch_size < 1:
-        raise ValueError(
-            f"n is {n} and batch_size is {batch_size}; expected both at least 1"
-        )
+    check_integer("n", n, 1)
+    check_integer("batch_size", batch_size, 1)
     order = rng.permutation(n)
     for start in range(0, n, batch_size):
         yield order[start : start + batch_size]

@@ -46,7 +46,22 @@ def linear(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def check_linear(q: np.ndarray, W: np.ndarray) -> None:
-    """Raise unless ``q`` has shape (N, M_in) and ``W`` has shape (M_out, M_in)."""
+    """Raise unless inputs and weights fit together.
+
+    Parameters
+    ----------
+    q : np.ndarray
+        The inputs, shape (N, M_in).
+    W : np.ndarray
+        The weights, shape (M_out, M_in).
+
+    Raises
+    ------
+    TypeError
+        An argument is no array of numbers.
+    ValueError
+        The shapes do not fit; the message names both.
+    """
     check_array("W", W, ("M_out", "M_in"))
     check_array("q", q, ("N", W.shape[1]), f"because W has shape {W.shape}")
 

@@ -197,6 +197,7 @@ def check_gradient(
     >>> check_gradient(lambda theta: np.sum(theta**2), theta, 2 * theta) < 1e-9
     True
     """
+    check_array("theta", theta, np.shape(theta), kinds="f")
     check_array("dtheta", dtheta, np.shape(theta), "the shape of theta")
     estimate = numerical_gradient(f, theta)
     if not estimate.any() and not dtheta.any():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# --- Everything decided beforehand ---
+# --- What is decided beforehand ---
 
 
 EPOCHS = {"MNIST": 15, "digits": 120}
@@ -148,6 +148,11 @@ def main(argv: list[str] | None = None) -> int:
     -------
     int
         The exit status: 0, 2 after an error told on stderr, 130 after an interrupt.
+
+    Raises
+    ------
+    SystemExit
+        With status 0 after ``--help``, with 2 after an unknown option.
     """
     args = _parser().parse_args(argv)
     try:

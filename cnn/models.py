@@ -34,6 +34,11 @@ def simple_cnn(
     -------
     Sequential
         From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``dtype`` is no floating-point dtype, or ``num_classes`` is below 1.
     """
     return Sequential(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
@@ -63,6 +68,11 @@ def deep_cnn(
     -------
     Sequential
         From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``dtype`` is no floating-point dtype, or ``num_classes`` is below 1.
     """
     return Sequential(
         Conv2d(1, 4, 5, padding=2, rng=rng, dtype=dtype),
@@ -123,6 +133,21 @@ def count_parameters(net: Layer) -> int:
     """Return how many numbers a layer or a network learns.
 
     Implements {eq}`eq:count-conv` and {eq}`eq:count-dense`, added up over the layers.
+
+    Parameters
+    ----------
+    net : Layer
+        A layer, or a network.
+
+    Returns
+    -------
+    int
+        How many numbers its parameters hold.
+
+    Raises
+    ------
+    AttributeError
+        ``net`` has no ``params``: it is no layer.
     """
     return sum(a.size for a in net.params.values())
 

@@ -142,6 +142,8 @@ def uniform_params(
         raise ValueError(
             f"the weight's shape is {shape}; expected every size to be at least 1"
         )
+    if np.dtype(dtype).kind not in "fc":
+        raise TypeError(f"dtype is {np.dtype(dtype)}; expected a floating-point dtype")
     k = 1 / math.sqrt(math.prod(shape[1:]))
     return {
         "weight": rng.uniform(-k, k, shape).astype(dtype),
@@ -160,6 +162,11 @@ class Linear(Layer):
         Draws the initial weight and bias; see ``uniform_params``.
     dtype : type
         The parameters' dtype, and hence that of the input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``dtype`` is no floating-point dtype, or a size is below 1.
     """
 
     def __init__(

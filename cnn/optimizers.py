@@ -67,8 +67,14 @@ def xavier_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
         A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w); its dtype stays.
     rng : np.random.Generator
         Where the random numbers come from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``W`` is no array of floating-point numbers, or has fewer than two axes.
     """
-    W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / sum(fans(W)))
+    fan_in, fan_out = fans(W)
+    W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / (fan_in + fan_out))
 
 
 def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
@@ -82,6 +88,11 @@ def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
         A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w); its dtype stays.
     rng : np.random.Generator
         Where the random numbers come from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``W`` is no array of floating-point numbers, or has fewer than two axes.
     """
     fan_in, _ = fans(W)
     W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / fan_in)

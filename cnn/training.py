@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .data import Dataset, batches, check_array, check_same_dtype
+from .data import Dataset, batches, check_array, check_integer, check_same_dtype
 from .losses import cross_entropy, cross_entropy_backward, error_rate
-from .network import Sequential
+from .network import Sequential, check_state
 from .optimizers import Optimizer
 
 __all__ = [
@@ -109,7 +110,7 @@ def evaluate(
         A score is NaN or infinite.
     """
     _check_examples("x", x, "y", y)
-    _check_counts(batch_size=batch_size)
+    check_integer("batch_size", batch_size, 1)
     J = error = 0.0
     for start in range(0, len(x), batch_size):
         part = slice(start, start + batch_size)
@@ -125,13 +126,6 @@ def _check_examples(x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> N
     check_array(
         y_name, y, (len(x),), f"because {x_name} has shape {x.shape}", kinds="iu"
     )
-
-
-def _check_counts(**counts: int) -> None:
-    """Raise unless each number, given by name, is an integer of at least 1."""
-    for name, value in counts.items():
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected an integer of at least 1")
 
 
 # --- What to write down ---
@@ -315,6 +309,17 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
     replace_file(path, write)
 
 
+# what NumPy and zipfile raise where the bytes are not what they should be
+_DAMAGED = (
+    zipfile.BadZipFile,
+    ValueError,
+    RuntimeError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+
+
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read the named arrays of an uncompressed ``.npz`` file; nothing in it is unpickled.
 
@@ -344,7 +349,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 )
                 for info in archive.infolist()
             }
-    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as err:
+    except _DAMAGED as err:
         raise ValueError(f"{path} is damaged, or no file of arrays: {err}") from err
 
 
@@ -435,9 +440,12 @@ def _resume(
             raise ValueError(
                 f"it is {len(history.loss)} iterations old, this run ends at {total}"
             )
-        net.load_state_dict(_part(arrays, "net/"))
-        optimizer.load_state_dict(_part(arrays, "optimizer/"))
+        weights, memories = _part(arrays, "net/"), _part(arrays, "optimizer/")
+        check_state(weights, net.params)
+        check_state(memories, optimizer.state_dict())
         rng.bit_generator.state = record["rng"]
+        net.load_state_dict(weights)
+        optimizer.load_state_dict(memories)
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise ValueError(
             f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
@@ -498,7 +506,12 @@ def fit(
     FloatingPointError
         The cost became NaN or infinite; the message tells at which iteration.
     """
-    _check_counts(epochs=epochs, batch_size=batch_size, every=every)
+    for name, value in (
+        ("epochs", epochs),
+        ("batch_size", batch_size),
+        ("every", every),
+    ):
+        check_integer(name, value, 1)
     _check_data(data)
     total = epochs * math.ceil(len(data.x_train) / batch_size)
     history = History()

@@ -1,0 +1,963 @@
+"""Every public function tells a wrong argument: what it got, what it expected, both shapes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpydoc.docscrape import ClassDoc, FunctionDoc
+
+import cnn
+from cnn.activations import (
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    tanh,
+    tanh_backward,
+)
+from cnn.conv import Conv2d, add_windows, columns, conv2d, conv2d_backward
+from cnn.correlation import (
+    check_conv,
+    conv2d_loops,
+    geometry,
+    output_size,
+    pad,
+    padding_sides,
+    windows,
+)
+from cnn.correlation_grad import (
+    check_conv_backward,
+    conv2d_correlation_backward,
+    conv2d_loops_backward,
+    conv2d_matrix,
+    correlate,
+    crop,
+    rot180,
+    spread,
+)
+from cnn.data import (
+    Dataset,
+    batches,
+    check_array,
+    check_integer,
+    check_labels,
+    check_same_dtype,
+    enlarge,
+    load,
+    mnist,
+    one_hot,
+    read_idx,
+    scale,
+)
+from cnn.dense import check_linear, linear, linear_backward
+from cnn.gradcheck import (
+    check_gradient,
+    complex_step_gradient,
+    numerical_gradient,
+    relative_error,
+)
+from cnn.losses import (
+    cross_entropy,
+    cross_entropy_backward,
+    error_rate,
+    log_sum_exp,
+    softmax,
+)
+from cnn.mnist import main, plot_curves, train_simple
+from cnn.models import deep_cnn, output_shapes, simple_cnn, summary
+from cnn.network import (
+    Flatten,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    check_state,
+    uniform_params,
+)
+from cnn.optimizers import (
+    SGD,
+    Adam,
+    ExponentialDecay,
+    Optimizer,
+    fans,
+    kaiming_normal_,
+    xavier_normal_,
+)
+from cnn.training import History, evaluate, fit, load_arrays, save_arrays, train_step
+
+NOWHERE = Path("no") / "such" / "folder"
+
+
+def f(*shape: int) -> np.ndarray:
+    """Return float64 numbers of this shape, none of them alike."""
+    return np.linspace(-1, 1, int(np.prod(shape))).reshape(shape)
+
+
+def f32(*shape: int) -> np.ndarray:
+    """Return the same in float32."""
+    return f(*shape).astype(np.float32)
+
+
+def rng() -> np.random.Generator:
+    """Return a fresh generator."""
+    return np.random.default_rng(0)
+
+
+# --- Every array argument, replaced by every kind of wrong array ---
+
+X, W, B, DZ, G = (
+    f(2, 3, 6, 5),
+    f(4, 3, 3, 2),
+    f(4),
+    f(2, 4, 4, 4),
+    geometry((6, 5), (3, 2)),
+)
+LABELS, Z = np.array([0, 2]), f(2, 3)
+CONV = {"x": X, "W": W, "b": B}
+CONV_BACK = {"dz": DZ, "x": X, "W": W}
+
+# by name: the function and good arguments
+ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
+    "relu": (relu, {"z": Z}),
+    "sigmoid": (sigmoid, {"z": Z}),
+    "tanh": (tanh, {"z": Z}),
+    "relu_backward": (relu_backward, {"dq": Z, "q": Z}),
+    "sigmoid_backward": (sigmoid_backward, {"dq": Z, "q": Z}),
+    "tanh_backward": (tanh_backward, {"dq": Z, "q": Z}),
+    "softmax": (softmax, {"z": Z}),
+    "log_sum_exp": (log_sum_exp, {"z": Z}),
+    "cross_entropy": (cross_entropy, {"z": Z, "y": LABELS}),
+    "cross_entropy_backward": (cross_entropy_backward, {"z": Z, "y": LABELS}),
+    "error_rate": (error_rate, {"z": Z, "y": LABELS}),
+    "linear": (linear, {"q": f(2, 3), "W": f(4, 3), "b": B}),
+    "linear_backward": (linear_backward, {"dz": f(2, 4), "q": f(2, 3), "W": f(4, 3)}),
+    "check_linear": (check_linear, {"q": f(2, 3), "W": f(4, 3)}),
+    "check_conv": (check_conv, {"x": X, "W": W}),
+    "conv2d": (conv2d, CONV),
+    "conv2d_loops": (conv2d_loops, CONV),
+    "conv2d_backward": (conv2d_backward, CONV_BACK),
+    "conv2d_loops_backward": (conv2d_loops_backward, CONV_BACK),
+    "conv2d_correlation_backward": (conv2d_correlation_backward, CONV_BACK),
+    "check_conv_backward": (lambda dz: check_conv_backward(dz, X, W), {"dz": DZ}),
+    "conv2d_matrix": (lambda W: conv2d_matrix(W, (6, 5)), {"W": W}),
+    "correlate": (correlate, {"x": X, "W": W}),
+    "pad": (lambda x: pad(x, G), {"x": X}),
+    "columns": (lambda x: columns(x, 3, 2, G), {"x": X}),
+    "windows": (lambda x: windows(x, 3, 2, G), {"x": X}),
+    "add_windows": (lambda dV: add_windows(dV, G), {"dV": f(2, 3, 3, 2, 4, 4)}),
+    "crop": (lambda dxbar: crop(dxbar, X.shape, G), {"dxbar": X}),
+    "scale": (scale, {"images": np.ones((2, 3, 3), np.uint8)}),
+    "enlarge": (lambda images: enlarge(images, 5), {"images": f(2, 3, 3)}),
+    "one_hot": (lambda y: one_hot(y, 3), {"y": LABELS}),
+    "numerical_gradient": (
+        lambda theta: numerical_gradient(np.sum, theta),
+        {"theta": Z},
+    ),
+    "complex_step_gradient": (
+        lambda theta: complex_step_gradient(np.sum, theta),
+        {"theta": Z},
+    ),
+    "check_gradient": (
+        lambda theta, dtheta: check_gradient(np.sum, theta, dtheta),
+        {"theta": Z, "dtheta": np.ones((2, 3))},
+    ),
+    "train_step": (
+        lambda x, y: train_step(net := small(), SGD(net.params, 0.1), x, y),
+        {"x": f32(2, 1, 3, 3), "y": LABELS},
+    ),
+    "evaluate": (
+        lambda x, y: evaluate(small(), x, y),
+        {"x": f32(2, 1, 3, 3), "y": LABELS},
+    ),
+    "Linear": (lambda x: Linear(3, 2, rng=rng(), dtype=np.float64)(x), {"x": f(2, 3)}),
+    "Conv2d": (lambda x: Conv2d(3, 2, 3, rng=rng(), dtype=np.float64)(x), {"x": X}),
+    "ReLU": (lambda x: ReLU()(x), {"x": Z}),
+    "Sigmoid": (lambda x: Sigmoid()(x), {"x": Z}),
+    "Tanh": (lambda x: Tanh()(x), {"x": Z}),
+    "Flatten": (lambda x: Flatten()(x), {"x": X}),
+    "Sequential": (lambda x: small()(x), {"x": f32(2, 1, 3, 3)}),
+    "fans": (fans, {"W": W}),
+    "xavier_normal_": (lambda W: xavier_normal_(W, rng()), {"W": W.copy()}),
+    "kaiming_normal_": (lambda W: kaiming_normal_(W, rng()), {"W": W.copy()}),
+    "spread": (lambda a: spread(a, 2), {"a": DZ}),
+    "rot180": (rot180, {"a": DZ}),
+}
+ANY_NDIM = {
+    *(
+        "relu",
+        "sigmoid",
+        "tanh",
+        "ReLU",
+        "Sigmoid",
+        "Tanh",
+        "Flatten",
+        "spread",
+        "rot180",
+    ),
+    *(
+        "numerical_gradient",
+        "complex_step_gradient",
+        "fans",
+        "xavier_normal_",
+        "kaiming_normal_",
+    ),
+}
+# the axis whose size another argument prescribes
+GROWS = {"x": 1, "W": 1, "b": 0, "dz": 1, "q": 1, "dq": 0, "z": 0, "y": 0, "dtheta": 0}
+CONVERTS = {"x", "W", "b", "dz", "q", "dq"}
+SHAPES_ONLY = {"check_linear", "check_conv"}
+
+
+def small() -> Sequential:
+    """Return a small network in float32, for images of shape (1, 3, 3)."""
+    return Sequential(
+        Conv2d(1, 2, 2, rng=rng()), ReLU(), Flatten(), Linear(8, 3, rng=rng())
+    )
+
+
+Wrong = tuple[object, type[Exception], tuple[str, ...]]
+
+
+def wrong_arrays(name: str, argument: str, a: np.ndarray) -> dict[str, Wrong]:
+    """Return what may be wrong with an argument: a stand-in, the error, the message's parts."""
+    less, more, shapes = np.asarray(a[0]), a[np.newaxis], (" has shape (", "expected (")
+    wrong: dict[str, Wrong] = {
+        "None": (None, TypeError, (argument, "NoneType")),
+        "list": (a.tolist(), TypeError, (argument, "list")),
+        "objects": (a.astype(object), TypeError, (argument, "object")),
+        "booleans": (a > 0, TypeError, (argument, "bool")),
+        "strings": (a.astype(str), TypeError, (argument, "<U")),
+        "empty": (a[:0], ValueError, (argument, str(a[:0].shape))),
+    }
+    if name not in ANY_NDIM:
+        wrong["an axis less"] = (less, ValueError, (str(less.shape), *shapes))
+        wrong["an axis more"] = (more, ValueError, (str(more.shape), *shapes))
+    if argument == "y":
+        wrong["floats"] = (a.astype(float), TypeError, (argument, "float64"))
+        wrong["negative"] = (a - 1, ValueError, ("y[0] is -1", "0 to 2"))
+        wrong["too large"] = (a + 1, ValueError, ("y[1] is 3", "0 to 2"))
+    if len(ARRAYS[name][1]) > 1 and argument in GROWS:
+        wrong["another size"] = (
+            np.concatenate([a, a], GROWS[argument]),
+            ValueError,
+            shapes,
+        )
+        if argument in CONVERTS and name not in SHAPES_ONLY:
+            other = np.float32 if a.dtype == np.float64 else np.float64
+            wrong["of another dtype"] = (
+                a.astype(other),
+                TypeError,
+                ("float32", "float64"),
+            )
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "wrong"),
+    [
+        pytest.param(name, argument, wrong, id=f"{name}: {argument} is {what}")
+        for name, (_, arguments) in ARRAYS.items()
+        for argument, a in arguments.items()
+        for what, wrong in wrong_arrays(name, argument, a).items()
+    ],
+)
+def test_a_wrong_array_is_told(name: str, argument: str, wrong: Wrong) -> None:
+    """What NumPy would broadcast, convert or pass on must be told, with both shapes or dtypes."""
+    function, arguments = ARRAYS[name]
+    bad, error, parts = wrong
+    with pytest.raises(error) as caught:
+        function(*(arguments | {argument: bad}).values())
+    for part in parts:
+        assert part in str(caught.value), f"{part!r} is not in: {caught.value}"
+
+
+def test_good_arrays_are_taken() -> None:
+    """Otherwise the errors above could have another reason."""
+    for function, arguments in ARRAYS.values():
+        function(*arguments.values())
+
+
+# --- Everything else that can be wrong ---
+
+NET = {"rng": np.random.default_rng(0), "dtype": np.float64}
+THETA = {"w": f(2, 3)}
+NOISE = Dataset(
+    "noise", f32(6, 1, 3, 3), np.arange(6) % 3, f32(4, 1, 3, 3), np.arange(4) % 3
+)
+NAN = f(2, 3)
+NAN[1, 2] = np.nan
+
+
+def run(data: Dataset = NOISE, **options: object) -> History:
+    """Train a small network on made-up images."""
+    net = small()
+    return fit(net, SGD(net.params, 0.1), data, **{"epochs": 1, "rng": rng()} | options)
+
+
+def state(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the small network's weights with some arrays changed."""
+    return small().state_dict() | changes
+
+
+def without(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Return the arrays but one."""
+    return {k: a for k, a in arrays.items() if k != name}
+
+
+Call = Callable[[], object]
+Error = type[BaseException] | tuple[type[BaseException], ...]
+CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
+    # data
+    "check_array": [
+        (lambda: check_array("a", [1], ("N",)), TypeError, ("a ", "list", "(N,)")),
+        (
+            lambda: check_array("a", f(2), ("N", 3)),
+            ValueError,
+            ("a ", "(2,)", "(N, 3)"),
+        ),
+        (
+            lambda: check_array("a", f(2, 4), ("N", 3), "why"),
+            ValueError,
+            ("(2, 4)", "why"),
+        ),
+        (lambda: check_array("a", f(0, 3), ("N", 3)), ValueError, ("(0, 3)", "empty")),
+        (
+            lambda: check_array("a", f(2), ("N",), kinds="iu"),
+            TypeError,
+            ("float64", "iu"),
+        ),
+    ],
+    "check_same_dtype": [
+        (
+            lambda: check_same_dtype(x=f(1), W=f32(1)),
+            TypeError,
+            ("x float64", "W float32"),
+        ),
+    ],
+    "check_labels": [
+        (lambda: check_labels(LABELS, 3, 3), ValueError, ("(2,)", "(3,)")),
+        (
+            lambda: check_labels(LABELS, 2, 2),
+            ValueError,
+            ("y[1] is 2", "0 to 1", "1 of 2"),
+        ),
+        (lambda: check_labels(-LABELS, 2, 3), ValueError, ("y[1] is -2",)),
+        (lambda: check_labels(LABELS * 1.0, 2, 3), TypeError, ("float64",)),
+    ],
+    "read_idx": [(lambda: read_idx(NOWHERE, 3), FileNotFoundError, (str(NOWHERE),))],
+    "mnist": [(lambda: mnist(NOWHERE), FileNotFoundError, (str(NOWHERE), "CNN_DATA"))],
+    "load": [(lambda: load(3), TypeError, ())],
+    "one_hot": [(lambda: one_hot(LABELS, 2), ValueError, ("y[1] is 2", "0 to 1"))],
+    "enlarge": [
+        (lambda: enlarge(f(2, 3, 4), 5), ValueError, ("(2, 3, 4)", "(N, 3, 3)")),
+        (lambda: enlarge(f(2, 3, 3), 0), ValueError, ("size is 0",)),
+        (lambda: enlarge(f(2, 3, 3), 2.5), (TypeError, ValueError), ("size is 2.5",)),
+    ],
+    "scale": [(lambda: scale(f(2, 3, 3)), TypeError, ("images", "float64"))],
+    "batches": [
+        (lambda: list(batches(0, 5, rng())), ValueError, ("n is 0",)),
+        (lambda: list(batches(5, 0, rng())), ValueError, ("batch_size is 0",)),
+        (lambda: list(batches(5, -1, rng())), ValueError, ("batch_size is -1",)),
+        (
+            lambda: list(batches(5, 2.5, rng())),
+            (TypeError, ValueError),
+            ("batch_size is 2.5",),
+        ),
+        (lambda: list(batches(5.0, 2, rng())), (TypeError, ValueError), ("n is 5.0",)),
+    ],
+    # losses
+    "cross_entropy": [
+        (lambda: cross_entropy(NAN, LABELS), FloatingPointError, ("z[1, 2] is nan",))
+    ],
+    "cross_entropy_backward": [
+        (
+            lambda: cross_entropy_backward(NAN, LABELS),
+            FloatingPointError,
+            ("z[1, 2] is nan",),
+        )
+    ],
+    "error_rate": [
+        (lambda: error_rate(NAN, LABELS), FloatingPointError, ("z[1, 2] is nan",)),
+        (
+            lambda: error_rate(NAN * np.inf, LABELS),
+            FloatingPointError,
+            ("z[0, 0] is -inf", "6 of"),
+        ),
+    ],
+    # gradcheck
+    "numerical_gradient": [
+        (lambda: numerical_gradient(np.sum, f32(2)), TypeError, ("float32", "float64")),
+        (lambda: numerical_gradient(np.sum, f(2), h=0), ValueError, ("h is 0",)),
+    ],
+    "complex_step_gradient": [
+        (
+            lambda: complex_step_gradient(np.sum, f32(2)),
+            TypeError,
+            ("float32", "float64"),
+        ),
+        (
+            lambda: complex_step_gradient(lambda a: abs(a).sum(), f(2)),
+            TypeError,
+            ("imaginary",),
+        ),
+    ],
+    "relative_error": [
+        (lambda: relative_error(f(2, 3), f(3)), ValueError, ("(2, 3)", "(3,)")),
+        (lambda: relative_error(f(0), f(0)), ValueError, ("(0,)", "empty")),
+    ],
+    "check_gradient": [
+        (
+            lambda: check_gradient(np.sum, f(3), f(3)),
+            AssertionError,
+            ("at [0]", "-1", "1"),
+        ),
+        (lambda: check_gradient(np.sum, f(3), f(3) * np.nan), AssertionError, ("nan",)),
+        (
+            lambda: check_gradient(lambda a: 0.0, f(3), 0 * f(3)),
+            ValueError,
+            ("both", "zero"),
+        ),
+    ],
+    # correlation
+    "output_size": [
+        (lambda: output_size(5, 3, d=3), ValueError, ("spans 7", "has 5", "padding 0")),
+        (lambda: output_size(5, 3, s=0), ValueError, ("s is 0",)),
+        (lambda: output_size(5, 3, p=-1), ValueError, ("p is -1",)),
+        (lambda: output_size(5, 2.5), TypeError, ("f is 2.5",)),
+    ],
+    "check_integer": [
+        (lambda: check_integer("n", 2, 3), ValueError, ("n is 2", "at least 3")),
+        (lambda: check_integer("n", True, 0), TypeError, ("n is True",)),
+        (lambda: check_integer("n", "3", 0), TypeError, ("n is '3'",)),
+    ],
+    "geometry": [
+        (lambda: geometry((6, 5), (3, 2), stride=0), ValueError, ("stride is 0",)),
+        (
+            lambda: geometry((6, 5), (3, 2), dilation=-1),
+            ValueError,
+            ("dilation is -1",),
+        ),
+        (
+            lambda: geometry((6, 5), (3, 2), stride=(1, 2)),
+            TypeError,
+            ("stride is (1, 2)",),
+        ),
+        (lambda: geometry((6, 5), (3, 6)), ValueError, ("size 6", "has 5")),
+        (lambda: geometry((6, 5, 4), (3, 2)), ValueError, ("(6, 5, 4)",)),
+        (lambda: geometry((6, 5), (3, 2, 1)), ValueError, ("(3, 2, 1)",)),
+    ],
+    "padding_sides": [
+        (lambda: padding_sides(-1), ValueError, ("padding is -1",)),
+        (
+            lambda: padding_sides((1, 2, 3)),
+            ValueError,
+            ("(1, 2, 3)", "top, bottom, left, right"),
+        ),
+        (lambda: padding_sides((1, 2, -3, 0)), ValueError, ("-3",)),
+        (lambda: padding_sides("same"), TypeError, ("same",)),
+        (lambda: padding_sides(()), ValueError, ("()",)),
+    ],
+    "conv2d": [
+        (lambda: conv2d(**CONV, stride=0), ValueError, ("stride is 0",)),
+        (lambda: conv2d(**CONV, padding=-1), ValueError, ("padding is -1",)),
+        (lambda: conv2d(**CONV, padding=(1, 1, 1)), ValueError, ("(1, 1, 1)",)),
+        (lambda: conv2d(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+    ],
+    "conv2d_backward": [
+        (
+            lambda: conv2d_backward(**CONV_BACK, stride=2),
+            ValueError,
+            (str(DZ.shape), "(2, 4, 2, 2)"),
+        )
+    ],
+    "windows": [
+        (lambda: windows(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",)),
+        (lambda: windows(X, 4, 2, G), ValueError, (str(X.shape),)),
+    ],
+    "columns": [
+        (lambda: columns(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",))
+    ],
+    "crop": [(lambda: crop(f(2, 3, 5, 5), X.shape, G), ValueError, ("(2, 3, 5, 5)",))],
+    "conv2d_matrix": [
+        (lambda: conv2d_matrix(W, (2, 5)), ValueError, ("size 3", "has 2")),
+        (lambda: conv2d_matrix(W, (6, 5), stride=0), ValueError, ("stride is 0",)),
+    ],
+    "spread": [
+        (lambda: spread(DZ, 0), ValueError, ("k is 0",)),
+        (lambda: spread(f(3), 2), ValueError, ("(3,)", "(h, w)")),
+    ],
+    "rot180": [(lambda: rot180(f(3)), ValueError, ("(3,)", "(h, w)"))],
+    # network and conv
+    "Layer": [
+        (lambda: Layer().forward(f(1)), NotImplementedError, ()),
+        (lambda: Layer().backward(f(1)), NotImplementedError, ()),
+    ],
+    "uniform_params": [
+        (lambda: uniform_params((3, 0), rng()), ValueError, ("(3, 0)",)),
+        (lambda: uniform_params((3, 2), rng(), int), TypeError, ("int",)),
+        (lambda: uniform_params((3, 2), rng(), bool), TypeError, ("bool",)),
+    ],
+    "Linear": [
+        (lambda: Linear(0, 3, **NET), ValueError, ("(3, 0)",)),
+        (lambda: Linear(3, -1, **NET), ValueError, ("(-1, 3)",)),
+        (
+            lambda: Linear(3, 2, **NET).backward(f(2, 2)),
+            RuntimeError,
+            ("Linear(3, 2)", "forward"),
+        ),
+        (
+            lambda: back(Linear(3, 2, **NET), f(4, 3), f(4, 3)),
+            ValueError,
+            ("(4, 3)", "(4, 2)"),
+        ),
+    ],
+    "ReLU": [
+        (lambda: ReLU().backward(f(2, 2)), RuntimeError, ("ReLU()", "forward")),
+        (lambda: back(ReLU(), f(4, 3), f(4)), ValueError, ("(4, 3)", "(4,)")),
+    ],
+    "Sigmoid": [
+        (lambda: Sigmoid().backward(f(2, 2)), RuntimeError, ("Sigmoid()", "forward")),
+        (lambda: back(Sigmoid(), f(4, 3), f(4)), ValueError, ("(4, 3)", "(4,)")),
+    ],
+    "Tanh": [
+        (lambda: Tanh().backward(f(2, 2)), RuntimeError, ("Tanh()", "forward")),
+        (lambda: back(Tanh(), f(4, 3), f(4)), ValueError, ("(4, 3)", "(4,)")),
+    ],
+    "Flatten": [
+        (lambda: Flatten().backward(f(2, 2)), RuntimeError, ("Flatten()", "forward")),
+        (
+            lambda: back(Flatten(), f(4, 3, 2), f(4, 3)),
+            ValueError,
+            ("(4, 3)", "(4, 6)"),
+        ),
+    ],
+    "check_state": [
+        (lambda: check_state({}, THETA), KeyError, ("missing", "w")),
+        (
+            lambda: check_state(THETA | {"v": f(1)}, THETA),
+            KeyError,
+            ("unexpected", "v"),
+        ),
+        (
+            lambda: check_state({"w": f(3, 2)}, THETA),
+            ValueError,
+            ("w", "(3, 2)", "(2, 3)"),
+        ),
+        (
+            lambda: check_state({"w": f32(2, 3)}, THETA),
+            TypeError,
+            ("float32", "float64"),
+        ),
+        (lambda: check_state({"w": NAN}, THETA), ValueError, ("w", "NaN")),
+        (lambda: check_state({"w": [1]}, THETA), TypeError, ("w", "list")),
+    ],
+    "Sequential": [
+        (lambda: Sequential(ReLU(), relu), TypeError, ("1", "function", "Layer")),
+        (lambda: Sequential([ReLU()]), TypeError, ("0", "list", "Layer")),
+        (
+            lambda: Sequential(layer := ReLU(), Tanh(), layer),
+            ValueError,
+            ("2", "ReLU()"),
+        ),
+        (
+            lambda: small().backward(f32(2, 3)),
+            RuntimeError,
+            ("Linear(8, 3)", "forward"),
+        ),
+        (lambda: small()(f32(2, 1, 4, 4)), ValueError, ("(2, 18)", "8")),
+        (
+            lambda: small().load_state_dict(without(state(), "0.bias")),
+            KeyError,
+            ("0.bias",),
+        ),
+        (lambda: small().load_state_dict(state(extra=f(1))), KeyError, ("extra",)),
+        (
+            lambda: small().load_state_dict(state(**{"0.bias": f32(3)})),
+            ValueError,
+            ("0.bias", "(3,)", "(2,)"),
+        ),
+        (
+            lambda: small().load_state_dict(state(**{"0.bias": f(2)})),
+            TypeError,
+            ("0.bias", "float64", "float32"),
+        ),
+        (
+            lambda: small().load_state_dict(state(**{"0.bias": f32(2) * np.nan})),
+            ValueError,
+            ("0.bias", "NaN"),
+        ),
+    ],
+    "Conv2d": [
+        (lambda: Conv2d(0, 2, 3, **NET), ValueError, ("in_channels is 0",)),
+        (lambda: Conv2d(1, -2, 3, **NET), ValueError, ("out_channels is -2",)),
+        (lambda: Conv2d(1, 2, 0, **NET), ValueError, ("kernel_size is 0",)),
+        (lambda: Conv2d(1, 2, 2.5, **NET), TypeError, ("kernel_size is 2.5",)),
+        (lambda: Conv2d(1, 2, (3, 3, 3), **NET), ValueError, ("(3, 3, 3)",)),
+        (lambda: Conv2d(1, 2, 3, stride=0, **NET), ValueError, ("stride is 0",)),
+        (lambda: Conv2d(1, 2, 3, dilation=0, **NET), ValueError, ("dilation is 0",)),
+        (lambda: Conv2d(1, 2, 3, padding=-1, **NET), ValueError, ("padding is -1",)),
+        (lambda: Conv2d(1, 2, 3, padding=(1, 2, 3), **NET), ValueError, ("(1, 2, 3)",)),
+        (lambda: Conv2d(3, 2, 7, **NET)(X), ValueError, ("size 7", "has 6")),
+        (lambda: Conv2d(2, 2, 3, **NET)(X), ValueError, (str(X.shape), "(N, 2, H, W)")),
+        (
+            lambda: Conv2d(3, 2, 3, **NET).backward(X),
+            RuntimeError,
+            ("Conv2d(3, 2", "forward"),
+        ),
+        (
+            lambda: back(Conv2d(3, 2, 3, **NET), X, X),
+            ValueError,
+            (str(X.shape), "(2, 2, 4, 3)"),
+        ),
+    ],
+    # models
+    "simple_cnn": [
+        (lambda: simple_cnn(rng=rng(), num_classes=0), ValueError, ("(0, 200)",)),
+        (
+            lambda: simple_cnn(rng=rng())(f32(2, 1, 27, 28)),
+            ValueError,
+            ("(2, 1104)", "1152"),
+        ),
+        (
+            lambda: simple_cnn(rng=rng())(f(2, 1, 28, 28)),
+            TypeError,
+            ("float64", "float32"),
+        ),
+    ],
+    "deep_cnn": [
+        (lambda: deep_cnn(rng=rng(), num_classes=0), ValueError, ("(0, 200)",)),
+        (
+            lambda: deep_cnn(rng=rng())(f32(2, 3, 28, 28)),
+            ValueError,
+            ("(2, 3, 28, 28)", "(N, 1"),
+        ),
+    ],
+    "output_shapes": [
+        (
+            lambda: output_shapes(small(), (3, 3, 3)),
+            ValueError,
+            ("layer 0", "(3, 3, 3)", "Conv2d"),
+        ),
+        (
+            lambda: output_shapes(small(), (1, 9, 9)),
+            ValueError,
+            ("layer 3", "(128,)", "Linear"),
+        ),
+    ],
+    "summary": [
+        (lambda: summary(small(), (1, 9, 9)), ValueError, ("layer 3", "(128,)"))
+    ],
+    # optimizers
+    "fans": [(lambda: fans(f(3)), ValueError, ("(3,)",))],
+    "xavier_normal_": [
+        (lambda: xavier_normal_(f(3), rng()), ValueError, ("(3,)",)),
+        (lambda: xavier_normal_(np.ones((3, 2), int), rng()), TypeError, ("int64",)),
+    ],
+    "kaiming_normal_": [
+        (lambda: kaiming_normal_(f(3), rng()), ValueError, ("(3,)",)),
+        (lambda: kaiming_normal_(np.ones((3, 2), int), rng()), TypeError, ("int64",)),
+    ],
+    "Optimizer": [
+        (lambda: Optimizer({}, 0.1), ValueError, ("params", "empty")),
+        (lambda: Optimizer({"w": np.ones(2, int)}, 0.1), TypeError, ("w", "int64")),
+        (lambda: Optimizer(THETA, 0.1).step(THETA), NotImplementedError, ()),
+    ],
+    "SGD": [
+        (lambda: SGD(THETA, 0), ValueError, ("lr is 0", "positive")),
+        (lambda: SGD(THETA, -0.1), ValueError, ("lr is -0.1",)),
+        (lambda: SGD(THETA, float("nan")), ValueError, ("lr is nan",)),
+        (lambda: SGD(THETA, float("inf")), ValueError, ("lr is inf",)),
+        (lambda: SGD(THETA, 0.1, momentum=1), ValueError, ("momentum is 1",)),
+        (lambda: SGD(THETA, 0.1, momentum=-0.5), ValueError, ("momentum is -0.5",)),
+        (lambda: SGD(THETA, 0.1).step({}), KeyError, ("w",)),
+        (lambda: SGD(THETA, 0.1).step(THETA | {"v": f(1)}), KeyError, ("v",)),
+        (
+            lambda: SGD(THETA, 0.1).step({"w": f(3)}),
+            ValueError,
+            ("w", "(3,)", "(2, 3)"),
+        ),
+        (
+            lambda: SGD(THETA, 0.1).step({"w": f32(2, 3)}),
+            TypeError,
+            ("float32", "float64"),
+        ),
+        (lambda: SGD(THETA, lambda t: -1.0).step(THETA), ValueError, ("t = 0", "-1")),
+        (
+            lambda: SGD(THETA, lambda t: np.nan).step(THETA),
+            ValueError,
+            ("t = 0", "nan"),
+        ),
+    ],
+    "Adam": [
+        (lambda: Adam(THETA, 0), ValueError, ("lr is 0",)),
+        (lambda: Adam(THETA, betas=(0.9, 1.0)), ValueError, ("(0.9, 1.0)",)),
+        (lambda: Adam(THETA, betas=(-0.1, 0.9)), ValueError, ("(-0.1, 0.9)",)),
+        (lambda: Adam(THETA, betas=(0.9,)), ValueError, ("(0.9,)",)),
+        (lambda: Adam(THETA, eps=-1), ValueError, ("eps is -1",)),
+        (lambda: Adam(THETA).load_state_dict({}), KeyError, ("t", "m.w", "v.w")),
+        (
+            lambda: Adam(THETA).load_state_dict(Adam(THETA).state_dict() | {"x": f(1)}),
+            KeyError,
+            ("x",),
+        ),
+        (
+            lambda: Adam(THETA).load_state_dict(
+                Adam(THETA).state_dict() | {"m.w": f(3, 2)}
+            ),
+            ValueError,
+            ("m.w", "(3, 2)", "(2, 3)"),
+        ),
+        (
+            lambda: Adam(THETA).load_state_dict(
+                Adam(THETA).state_dict() | {"m.w": f32(2, 3)}
+            ),
+            TypeError,
+            ("m.w", "float32", "float64"),
+        ),
+        (
+            lambda: Adam(THETA).load_state_dict(
+                Adam(THETA).state_dict() | {"m.w": NAN}
+            ),
+            ValueError,
+            ("m.w", "NaN"),
+        ),
+    ],
+    "ExponentialDecay": [
+        (lambda: ExponentialDecay(0.1, 0.2, 10), ValueError, ("0.1", "0.2")),
+        (lambda: ExponentialDecay(0.1, -0.1, 10), ValueError, ("-0.1",)),
+        (lambda: ExponentialDecay(0.1, 0.01, 0), ValueError, ("tau",)),
+    ],
+    # training
+    "train_step": [
+        (
+            lambda: train_step(small(), SGD(THETA, 0.1), f32(2, 1, 3, 3), LABELS),
+            KeyError,
+            ("w", "0.bias"),
+        ),
+        (
+            lambda: train_step(
+                net := small(), SGD(net.params, 0.1), f(2, 1, 3, 3), LABELS
+            ),
+            TypeError,
+            ("float64", "float32"),
+        ),
+    ],
+    "evaluate": [
+        (
+            lambda: evaluate(small(), *NOISE[1:3], batch_size=0),
+            ValueError,
+            ("batch_size is 0",),
+        ),
+        (
+            lambda: evaluate(small(), *NOISE[1:3], batch_size=-1),
+            ValueError,
+            ("batch_size is -1",),
+        ),
+        (lambda: evaluate(small(), NOISE[1], LABELS), ValueError, ("(2,)", "(6,)")),
+    ],
+    "History": [
+        (lambda: History(loss=0.1), ValueError, ("loss", "0.1")),
+        (lambda: History(loss=["low"]), ValueError, ("loss", "low")),
+        (lambda: History(loss=[0.1], iterations=[1]), ValueError, ("lengths",)),
+    ],
+    "save_arrays": [
+        (lambda: save_arrays(NOWHERE, {"a": np.array([{}])}), ValueError, ("bject",)),
+    ],
+    "load_arrays": [(lambda: load_arrays(NOWHERE), FileNotFoundError, (str(NOWHERE),))],
+    "fit": [
+        (lambda: run(epochs=0), ValueError, ("epochs is 0",)),
+        (lambda: run(batch_size=0), ValueError, ("batch_size is 0",)),
+        (lambda: run(batch_size=2.5), TypeError, ("batch_size is 2.5",)),
+        (lambda: run(every=-1), ValueError, ("every is -1",)),
+        (
+            lambda: run(NOISE._replace(x_train=f(6, 1, 3, 3))),
+            TypeError,
+            ("float64", "float32"),
+        ),
+        (
+            lambda: run(NOISE._replace(x_train=f32(0, 1, 3, 3))),
+            ValueError,
+            ("x_train", "(0, 1,"),
+        ),
+        (
+            lambda: run(NOISE._replace(x_test=f32(0, 1, 3, 3))),
+            ValueError,
+            ("x_test", "(0, 1,"),
+        ),
+        (
+            lambda: run(NOISE._replace(y_train=LABELS)),
+            ValueError,
+            ("y_train", "(2,)", "(6,)"),
+        ),
+        (
+            lambda: run(NOISE._replace(y_test=LABELS)),
+            ValueError,
+            ("y_test", "(2,)", "(4,)"),
+        ),
+        (
+            lambda: run(NOISE._replace(x_test=f32(4, 1, 4, 4))),
+            ValueError,
+            ("x_test", "(4, 1, 4"),
+        ),
+        (
+            lambda: run(NOISE._replace(y_train=np.arange(6))),
+            ValueError,
+            ("is 3", "0 to 2"),
+        ),
+    ],
+    # mnist
+    "train_simple": [
+        (lambda: train_simple(NOISE), ValueError, ("noise", "epochs")),
+        (lambda: train_simple(NOISE, epochs=0), ValueError, ("epochs is 0",)),
+    ],
+    "plot_curves": [(lambda: plot_curves(History()), ValueError, ("history",))],
+    "main": [
+        (lambda: main(["--epochs", "many"]), SystemExit, ("2",)),
+        (lambda: main(["--unknown"]), SystemExit, ("2",)),
+    ],
+}
+
+
+def back(layer: Layer, x: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Take a layer forward and backward."""
+    layer.forward(x)
+    return layer.backward(dy)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        pytest.param(*case, id=f"{name} {number}")
+        for name, cases in CALLS.items()
+        for number, case in enumerate(cases)
+    ],
+)
+def test_a_wrong_argument_is_told(
+    call: Call, error: Error, parts: tuple[str, ...]
+) -> None:
+    """The value, what was expected, and not an error from the depths of NumPy."""
+    with pytest.raises(error) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value), f"{part!r} is not in: {caught.value}"
+
+
+def test_a_refused_state_changes_nothing() -> None:
+    """The arrays before the wrong one must not have been loaded."""
+    net, bad = small(), {k: a + 1 for k, a in state().items()}
+    before = net.state_dict()
+    with pytest.raises(ValueError, match=r"3\.weight"):
+        net.load_state_dict(bad | {"3.weight": f32(3, 7)})
+    for name, a in net.params.items():
+        np.testing.assert_array_equal(a, before[name])
+
+
+# --- Nothing public is forgotten ---
+
+MODULES = [
+    importlib.import_module(f"cnn.{module.name}")
+    for module in pkgutil.iter_modules(cnn.__path__)
+]
+PUBLIC = {
+    f"{module.__name__}.{name}": thing
+    for module in MODULES
+    for name in module.__all__
+    if inspect.isfunction(thing := getattr(module, name)) or inspect.isclass(thing)
+}
+EXCEPTIONS = {
+    "Dataset": "a named tuple of arrays; fit checks what is in it",
+    "Geometry": "a named tuple of integers; geometry makes it and checks them",
+    "digits": "takes no argument",
+    "count_parameters": "adds up what any layer holds",
+    "download_mnist": "its errors need a network that fails: test_data.py",
+    "replace_file": "its errors are its callback's: test_training.py",
+    "padded_size": "calculates with a Geometry, which geometry has checked",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_everything_public_is_in_the_table(name: str) -> None:
+    """A new function without a bad call has not been thought through."""
+    short = name.rpartition(".")[2]
+    assert (short in ARRAYS or short in CALLS) != (short in EXCEPTIONS)
+
+
+def test_the_table_holds_nothing_else() -> None:
+    """A name that no longer exists would hide a hole."""
+    names = {name.rpartition(".")[2] for name in PUBLIC}
+    assert {*ARRAYS, *CALLS, *EXCEPTIONS} <= names
+
+
+def methods(thing: type) -> dict[str, Callable[..., object]]:
+    """Return the methods that a class defines itself: the public ones and how it is made."""
+    own = {k: getattr(m, "__func__", m) for k, m in vars(thing).items()}
+    return {
+        k: m
+        for k, m in own.items()
+        if inspect.isfunction(m)
+        and m.__qualname__.startswith(
+            thing.__qualname__
+        )  # a dataclass's are made elsewhere
+        and (k == "__init__" or not k.startswith("_"))
+    }
+
+
+FUNCTIONS = {
+    name: thing for name, thing in PUBLIC.items() if inspect.isfunction(thing)
+} | {
+    f"{name}.{method}": function
+    for name, thing in PUBLIC.items()
+    if inspect.isclass(thing)
+    for method, function in methods(thing).items()
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_type_hints_are_complete(name: str) -> None:
+    """Every parameter and every result says what it is."""
+    parameters = inspect.signature(FUNCTIONS[name]).parameters
+    hinted = {p for p in parameters if p not in ("self", "cls")} | {"return"}
+    assert set(FUNCTIONS[name].__annotations__) == hinted
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstrings_are_complete(name: str) -> None:
+    """One line, then each parameter by its name, the result, and the errors."""
+    thing = PUBLIC[name]
+    docs = [(ClassDoc if inspect.isclass(thing) else FunctionDoc)(thing)]
+    assert docs[0]["Summary"][0].endswith((".", ":")), "the first line is a sentence"
+    described = {
+        part.strip(" *")
+        for section in (
+            "Parameters",
+            "Attributes" if inspect.isclass(thing) else "Parameters",
+        )
+        for entry in docs[0][section]
+        for part in entry.name.split(",")
+    }
+    parameters = set(inspect.signature(thing).parameters)
+    assert parameters <= described, f"Parameters: {parameters - described}"
+    if inspect.isclass(thing):
+        inherited = [m for base in thing.__mro__[:-1] for m in methods(base).values()]
+        docs += [FunctionDoc(m) for m in inherited if m.__name__ != "__init__"]
+        assert all(doc["Summary"][0] for doc in docs), "each method says what it does"
+    elif thing.__annotations__["return"] is not None:
+        assert docs[0]["Returns"] or docs[0]["Yields"], "Returns"
+    if name.rpartition(".")[2] not in EXCEPTIONS:
+        where = docs[:1] if parameters else docs
+        assert any(doc["Raises"] for doc in where), "Raises"
+
+
+def test_docstrings_name_no_private_thing() -> None:
+    """A reader can't look up what starts with an underscore."""
+    for name, thing in PUBLIC.items():
+        assert not re.search(r"``_\w", inspect.getdoc(thing) or ""), name

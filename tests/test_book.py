@@ -1,0 +1,183 @@
+"""The built pages: no warning, nothing from the network, and in a browser everything works."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from conftest import ROOT
+
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+PAGES = [TOC["root"]] + [c["file"] for part in TOC["parts"] for c in part["chapters"]]
+BROWSER = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
+    None,
+)
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+LOADING = {
+    "script": "src",
+    "link": "href",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "object": "data",
+    "embed": "src",
+}
+
+
+def jupyter_book(out: Path, *options: str) -> subprocess.CompletedProcess:
+    """Build the book below ``out``; every warning is an error."""
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        ROOT,
+        "--path-output",
+        out,
+    ]
+    command += ["--all", "-W", "-n", "--keep-going", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def warnings(result: subprocess.CompletedProcess) -> str:
+    """Return a build's warnings, or where there are none the end of what it printed."""
+    lines = (result.stdout + result.stderr).splitlines()
+    found = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    return "\n".join(found or lines[-30:])
+
+
+@pytest.mark.check
+def test_every_reference_has_its_target(tmp_path):
+    result = jupyter_book(tmp_path, "--builder", "custom", "--custom-builder", "dummy")
+    assert result.returncode == 0, warnings(result)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the book once and return the folder of its pages."""
+    out = tmp_path_factory.mktemp("site")
+    result = jupyter_book(out)
+    assert result.returncode == 0, warnings(result)
+    return out / "_build" / "html"
+
+
+def test_builds_without_a_warning(site):
+    assert (site / "index.html").is_file()
+    for page in PAGES:
+        assert (site / f"{page}.html").is_file(), page
+
+
+def test_pages_load_nothing_from_the_network(site):
+    for page in site.rglob("*.html"):
+        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser")
+        for tag, attribute in LOADING.items():
+            for element in soup.find_all(tag):
+                url = element.get(attribute) or ""
+                assert not re.match(r"(https?:)?//", url), (
+                    f"{page.relative_to(site)}: {element}"
+                )
+    for sheet in site.rglob("*.css"):
+        urls = re.findall(
+            r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')]+)",
+            sheet.read_text("utf-8"),
+        )
+        assert not urls, f"{sheet.relative_to(site)}: {urls}"
+
+
+def test_no_directive_is_left_on_a_page(site):
+    for page in site.glob("book/*.html"):
+        words = BeautifulSoup(page.read_text("utf-8"), "html.parser").get_text()
+        assert not re.search(
+            r"^\s*#\|\s*(default_exp|export|check)\b", words, re.MULTILINE
+        ), page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Start Chromium, if there is one."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine: the pages are not tried in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        yield chromium
+        chromium.close()
+
+
+def sideways(page) -> str:
+    """Return the widest thing on a page that is wider than its window, or nothing."""
+    return page.evaluate("""() => {
+        const root = document.documentElement, limit = root.clientWidth + 1;
+        if (root.scrollWidth <= limit) return "";
+        const wide = [...document.querySelectorAll("main *")].filter(
+            e => e.getBoundingClientRect().right > limit);
+        return `${root.scrollWidth} px: ` + (wide.length ? wide[0].outerHTML.slice(0, 200) : "");
+    }""")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_in_a_browser(site, browser, name, size):
+    width, height = SIZES[size]
+    context = browser.new_context(
+        offline=True, color_scheme="light", viewport={"width": width, "height": height}
+    )
+    page, requests, errors = context.new_page(), [], []
+    page.on(
+        "request",
+        lambda r: (
+            None if r.url.startswith(("file:", "data:")) else requests.append(r.url)
+        ),
+    )
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((site / f"{name}.html").as_uri(), wait_until="load")
+    if page.locator(".math").count():
+        page.wait_for_function(
+            "window.MathJax && MathJax.startup && MathJax.startup.promise"
+        )
+        page.evaluate("MathJax.startup.promise.then(() => true)")
+    bad = page.evaluate("""() => [...document.querySelectorAll(".math")]
+        .filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror, merror"))
+        .map(e => e.textContent.slice(0, 100))""")
+    assert not bad, f"formulas not rendered: {bad}"
+    assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    grounds = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+        assert not sideways(page), f"scrolls sideways in {scheme}: {sideways(page)}"
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        boxed = page.evaluate("""() => [...document.querySelectorAll("article img")].filter(e =>
+            getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)").map(e => e.src)""")
+        assert not boxed, f"figures on a box of their own in {scheme}: {boxed}"
+    assert grounds[0] != grounds[1], "light and dark look alike"
+    if size == "phone":
+        check_menu(page)
+    assert not errors
+    assert not requests
+    context.close()
+
+
+def check_menu(page) -> None:
+    """The phone's menu button opens the table of contents."""
+    sidebar, button = (
+        page.locator("#pst-primary-sidebar"),
+        page.locator(".primary-toggle").first,
+    )
+    shown = page.locator(
+        "#pst-primary-sidebar-modal a.reference:visible, #pst-primary-sidebar a.reference:visible"
+    )
+    assert shown.count() == 0, sidebar
+    button.click()
+    page.wait_for_timeout(300)
+    assert shown.count() > 0, "the menu button shows no contents"

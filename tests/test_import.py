@@ -1,0 +1,74 @@
+"""``import cnn`` is quick, brings NumPy alone, and holds what it says it holds."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+import cnn
+
+pytestmark = pytest.mark.check
+
+TIMED = (
+    "import time; t = time.perf_counter(); import cnn; print(time.perf_counter() - t)"
+)
+LOADED = """
+import sys
+import numpy.random  # brings Cython's run-time module along
+before = set(sys.modules)
+import cnn, pkgutil, importlib
+for module in pkgutil.iter_modules(cnn.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"cnn.{module.name}")
+tops = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(*sorted(t for t in tops if t not in sys.stdlib_module_names and not t.startswith("_")))
+"""
+MODULES = [
+    "cnn",
+    *(f"cnn.{module.name}" for module in pkgutil.iter_modules(cnn.__path__)),
+]
+
+
+def python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_import_is_quick():
+    medians = []
+    for _ in range(4):  # another process may be busy: one quiet round is enough
+        medians.append(statistics.median(float(python(TIMED)) for _ in range(5)))
+        if medians[-1] < 0.3:
+            return
+    pytest.fail(
+        f"import cnn took {min(medians):.2f} s (median of five); 0.3 s is the limit"
+    )
+
+
+def test_import_brings_numpy_alone():
+    assert set(python(LOADED).split()) <= {"cnn", "numpy"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_exist(name):
+    module = importlib.import_module(name)
+    assert module.__all__, name
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert hasattr(module, public), f"{name}.{public}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_things_are_described(name):
+    module = importlib.import_module(name)
+    assert module.__doc__
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if getattr(thing, "__module__", "").startswith("cnn") and callable(thing):
+            assert thing.__doc__, f"{name}.{public} has no docstring"
