@@ -12,7 +12,7 @@ override CNN_DATA := $(abspath $(CNN_DATA))
 export CNN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run export check train clean
+.PHONY: help book test run export check train bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv (once, a few minutes) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c constraints.txt -e '.[torch,book,test]'
+		-c constraints.txt -e '.[fast,torch,book,test]'
 	@touch $@
 
 book: $(READY) ## build the HTML book and print where it is
@@ -52,6 +52,9 @@ check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 
 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
 	@$(BIN)/python -m cnn.mnist
+
+bench: $(READY) ## time training steps beside PyTorch's, for chapter 12 (some minutes)
+	@$(BIN)/python tests/bench.py
 
 clean: ## remove builds and caches (not .venv, not data)
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

@@ -16,13 +16,14 @@ A small network learns to read the handwritten digits that come with the package
 So it misreads 6 % of the 299 digits that it has never seen. ``simple_cnn`` and
 ``deep_cnn`` are the book's two networks; ``python -m cnn.mnist`` trains one on MNIST.
 
-Images and labels are in ``data``, costs in ``losses``, layers in ``network`` and ``conv``,
-optimisers in ``optimizers``, the loop in ``training``; ``gradcheck`` checks derivatives.
+Images and labels are in ``data``, costs in ``losses``, layers in ``network``, ``conv``,
+``pooling`` and ``regularization``, optimisers in ``optimizers``, the loop in ``training``;
+``gradcheck`` checks derivatives.
 
 Exported from book/package.ipynb: edit the chapter and run `make export`.
 """
 
-from .conv import Conv2d, conv2d, conv2d_backward
+from .conv import Conv2d, conv2d, conv2d_backward, use
 from .correlation import output_size
 from .data import Dataset, batches, digits, load, one_hot
 from .gradcheck import check_gradient, numerical_gradient, relative_error
@@ -30,12 +31,15 @@ from .losses import cross_entropy, cross_entropy_backward, error_rate, softmax
 from .models import count_parameters, deep_cnn, simple_cnn, summary
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
 from .optimizers import SGD, Adam, ExponentialDecay, kaiming_normal_, xavier_normal_
+from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from .regularization import AdamW, BatchNorm1d, BatchNorm2d, Dropout
 from .training import History, evaluate, fit, load_arrays, save_arrays, train_step
 
 __all__ = [
     "Conv2d",
     "conv2d",
     "conv2d_backward",
+    "use",
     "output_size",
     "Dataset",
     "batches",
@@ -65,6 +69,13 @@ __all__ = [
     "ExponentialDecay",
     "kaiming_normal_",
     "xavier_normal_",
+    "AvgPool2d",
+    "GlobalAvgPool2d",
+    "MaxPool2d",
+    "AdamW",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Dropout",
     "History",
     "evaluate",
     "fit",

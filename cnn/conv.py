@@ -3,55 +3,192 @@
 Exported from book/13-conv-layer.ipynb: edit the chapter and run `make export`.
 """
 
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
 import numpy as np
 
-from .correlation import (
-    Geometry,
-    Padding,
-    check_conv,
-    geometry,
-    pad,
-    padded_size,
-    padding_sides,
-    windows,
+from .activations import relu, relu_backward
+from .correlation import Padding, check_conv, conv2d_loops, geometry, padding_sides
+from .correlation_grad import check_conv_backward, conv2d_loops_backward
+from .data import check_integer
+from .dense import linear, linear_backward
+from .im2col import (
+    choose,
+    conv2d_bands,
+    conv2d_bands_backward,
+    conv2d_im2col,
+    conv2d_im2col_backward,
 )
-from .correlation_grad import check_conv_backward, crop
-from .data import check_array, check_integer
-from .network import Layer, uniform_params
+from .network import Layer, rows, twins, uniform_params
+from .optimizers import adam_update
 
-__all__ = ["columns", "conv2d", "add_windows", "conv2d_backward", "Conv2d"]
+__all__ = [
+    "FAST",
+    "IMPLEMENTATIONS",
+    "SMALL",
+    "use",
+    "conv2d",
+    "conv2d_backward",
+    "Conv2d",
+]
 
 
-# --- A window is a column ---
+# --- One pair of functions, four times ---
 
 
-def columns(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
-    """Copy every window of the padded images into a column.
+# Whether Numba is installed, and with it the compiled loops. It is not imported for that.
+FAST = find_spec("numba") is not None
 
-    Implements {eq}`eq:columns`.
+
+def _compiled(name: str) -> Callable:
+    """Return the function of this name in ``cnn.kernels``, imported when it is first called."""
+
+    def function(*args: object, **kwargs: object) -> object:
+        return getattr(import_module("cnn.kernels"), name)(*args, **kwargs)
+
+    return function
+
+
+def _loops_backward(
+    dz: np.ndarray,
+    x: np.ndarray,
+    W: np.ndarray,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+    input_gradient: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Call ``conv2d_loops_backward``, which knows no ``input_gradient``."""
+    dx, dW, db = conv2d_loops_backward(dz, x, W, stride, padding, dilation)
+    return dx if input_gradient else None, dW, db
+
+
+# Forward and backward, by name. Whoever adds a pair here can ask for it by its name.
+IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
+    "loops": (conv2d_loops, _loops_backward),
+    "im2col": (conv2d_im2col, conv2d_im2col_backward),
+    "bands": (conv2d_bands, conv2d_bands_backward),
+    "compiled": (_compiled("conv2d_compiled"), _compiled("conv2d_compiled_backward")),
+}
+
+
+# --- Who chooses ---
+
+
+# A second core is not worth waking for fewer numbers than these.
+SMALL = 24_000
+
+
+def _worthwhile(*args: object) -> bool:
+    """Return whether the compiled loops can take these arguments, and whether they should."""
+    arrays = [a for a in args if isinstance(a, np.ndarray)]
+    dtypes = {a.dtype for a in arrays}
+    enough = max((a.size for a in arrays), default=0) >= SMALL
+    return enough and dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+def _twin(plain: Callable, name: str) -> Callable:
+    """Return a function that calls the compiled one where it is worth it, else ``plain``."""
+    fast = _compiled(name)
+
+    @functools.wraps(plain)
+    def function(*args: object, **kwargs: object) -> object:
+        return (fast if _worthwhile(*args) else plain)(*args, **kwargs)
+
+    return function
+
+
+_TWINS = {
+    rows: _twin(rows, "rows_compiled"),
+    linear: _twin(linear, "linear_compiled"),
+    linear_backward: _twin(linear_backward, "linear_compiled_backward"),
+    relu: _twin(relu, "relu_compiled"),
+    relu_backward: _twin(relu_backward, "relu_compiled_backward"),
+    adam_update: _twin(adam_update, "adam_compiled"),
+}
+if FAST:
+    twins.update(_TWINS)
+
+
+# --- Automatically, and on demand ---
+
+
+_in_use = "auto"
+
+
+def use(implementation: str = "auto") -> str:
+    """Set what ``"auto"`` means from now on, for every network in this process.
 
     Parameters
     ----------
-    x : np.ndarray
-        The images, shape (N, C, H, W).
-    f_h, f_w : int
-        The filter's rows and columns.
-    g : Geometry
-        What ``geometry`` returned for this image and this filter.
+    implementation : str
+        ``"auto"``: the compiled loops where Numba is installed and there is enough to do,
+        otherwise NumPy's products; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``,
+        for all convolutions. Flatten, the dense layer, ReLU and Adam use compiled twins, where
+        there is enough to do, with ``"auto"`` and ``"compiled"``.
 
     Returns
     -------
-    np.ndarray
-        V, shape (N, C·f_h·f_w, h_out·w_out), dtype as ``x``.
+    str
+        What was in use before.
 
     Raises
     ------
-    TypeError
-        ``x`` is no array of numbers.
     ValueError
-        ``x`` has not the size that ``g`` was made for.
+        There is no implementation of this name.
+    ModuleNotFoundError
+        ``"compiled"`` is asked for, and Numba is not installed.
+
+    Examples
+    --------
+    >>> before = use("numpy")
+    >>> use(before)
+    'numpy'
     """
-    return windows(pad(x, g), f_h, f_w, g).reshape(len(x), -1, g.h_out * g.w_out)
+    global _in_use
+    _check_implementation(implementation)
+    before, _in_use = _in_use, implementation
+    for function, twin in _TWINS.items():
+        if FAST and implementation in ("auto", "compiled"):
+            twins[function] = twin
+        else:
+            twins.pop(function, None)
+    return before
+
+
+def _check_implementation(name: str) -> None:
+    """Raise unless there is an implementation of this name, and what it needs is installed."""
+    names = ("auto", "numpy", *IMPLEMENTATIONS)
+    if name not in names:
+        raise ValueError(
+            f"implementation is {name!r}; expected one of {', '.join(names)}"
+        )
+    if name == "compiled" and not FAST:
+        raise ModuleNotFoundError(
+            "the compiled loops need Numba, which is not installed: "
+            "pip install 'cnn-from-first-principles[fast]', or choose another implementation"
+        )
+
+
+def _resolve(
+    implementation: str,
+    x: np.ndarray,
+    W: np.ndarray,
+    where: tuple[int, Padding, int],
+    input_gradient: bool = True,
+) -> str:
+    """Return the name in ``IMPLEMENTATIONS`` that ``implementation`` means for these arrays."""
+    name = _in_use if implementation == "auto" else implementation
+    _check_implementation(name)
+    if name == "auto":
+        name = "compiled" if FAST and _worthwhile(x, W) else "numpy"
+    if name == "numpy":
+        g = geometry(x.shape[2:], W.shape[2:], *where)
+        name = choose(len(x), W.shape, g, input_gradient)
+    return name
 
 
 def conv2d(
@@ -61,10 +198,11 @@ def conv2d(
     stride: int = 1,
     padding: Padding = 0,
     dilation: int = 1,
+    implementation: str = "auto",
 ) -> np.ndarray:
-    """Cross-correlate with one matrix product per image.
+    """Cross-correlate, by the implementation asked for.
 
-    Implements {eq}`eq:conv-columns`.
+    Implements {eq}`eq:conv-forward`.
 
     Parameters
     ----------
@@ -78,62 +216,29 @@ def conv2d(
         The steps between windows and between the taps of one window.
     padding : int or tuple of int
         Zeros around the image: p, (rows, columns), or (top, bottom, left, right).
+    implementation : str
+        ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``, as in ``use``.
 
     Returns
     -------
     np.ndarray
-        The output z, shape (N, C_out, h_out, w_out), dtype as ``x``.
+        The output z, shape (N, C_out, h_out, w_out), dtype as ``x``. The order of its axes in
+        memory depends on the implementation.
 
     Raises
     ------
     TypeError
         An argument has the wrong type, or the dtypes differ.
     ValueError
-        The shapes do not fit, or the filter is larger than the padded image.
+        The shapes do not fit, the filter is larger than the padded image, or the implementation
+        is unknown.
+    ModuleNotFoundError
+        The compiled loops are asked for, and Numba is not installed.
     """
     check_conv(x, W, b)
-    C_out, _, f_h, f_w = W.shape
-    g = geometry(x.shape[2:], (f_h, f_w), stride, padding, dilation)
-    z = W.reshape(C_out, -1) @ columns(x, f_h, f_w, g)
-    z += b[:, np.newaxis]
-    return z.reshape(len(x), C_out, g.h_out, g.w_out)
-
-
-# --- Backward ---
-
-
-def add_windows(dV: np.ndarray, g: Geometry) -> np.ndarray:
-    """Add each window's numbers to the pixels they were read from, as ``windows`` in reverse.
-
-    Implements {eq}`eq:conv-columns-dx`.
-
-    Parameters
-    ----------
-    dV : np.ndarray
-        A number for each tap of each window, shape (N, C, f_h, f_w, h_out, w_out).
-    g : Geometry
-        What ``geometry`` returned for this image and this filter.
-
-    Returns
-    -------
-    np.ndarray
-        dx̄, shape (N, C, top + H + bottom, left + W + right), dtype as ``dV``.
-
-    Raises
-    ------
-    TypeError
-        ``dV`` is no array of numbers.
-    ValueError
-        ``dV`` has another number of windows than ``g``.
-    """
-    check_array("dV", dV, ("N", "C", "f_h", "f_w", g.h_out, g.w_out), f"for {g}")
-    N, C, f_h, f_w, h_out, w_out = dV.shape
-    dxbar = np.zeros((N, C, *padded_size(f_h, f_w, g)), dV.dtype)
-    for a, c in np.ndindex(f_h, f_w):
-        h = slice(g.d * a, g.d * a + g.s * h_out, g.s)
-        w = slice(g.d * c, g.d * c + g.s * w_out, g.s)
-        dxbar[:, :, h, w] += dV[:, :, a, c]
-    return dxbar
+    where = (stride, padding, dilation)
+    forward, _ = IMPLEMENTATIONS[_resolve(implementation, x, W, where)]
+    return forward(x, W, b, *where)
 
 
 def conv2d_backward(
@@ -144,10 +249,11 @@ def conv2d_backward(
     padding: Padding = 0,
     dilation: int = 1,
     input_gradient: bool = True,
+    implementation: str = "auto",
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """Turn the gradient by a convolution's output into those by its input and parameters.
 
-    Implements {eq}`eq:conv-columns-dW` and {eq}`eq:conv-columns-dV`; the bias is {eq}`eq:conv-db`.
+    Implements {eq}`eq:conv-dx`, {eq}`eq:conv-dW` and {eq}`eq:conv-db`.
 
     Parameters
     ----------
@@ -160,6 +266,8 @@ def conv2d_backward(
         What ``conv2d`` was given.
     input_gradient : bool
         Whether to compute ``dx``.
+    implementation : str
+        As in ``conv2d``; it need not be the one that computed the output.
 
     Returns
     -------
@@ -175,17 +283,15 @@ def conv2d_backward(
     TypeError
         An argument has the wrong type, or the dtypes differ.
     ValueError
-        The shapes do not fit.
+        The shapes do not fit, or the implementation is unknown.
+    ModuleNotFoundError
+        The compiled loops are asked for, and Numba is not installed.
     """
-    g = check_conv_backward(dz, x, W, stride, padding, dilation)
-    C_out, C_in, f_h, f_w = W.shape
-    db = dz.sum(axis=(0, 2, 3))
-    dz = dz.reshape(len(x), C_out, -1)
-    dW = (dz @ columns(x, f_h, f_w, g).transpose(0, 2, 1)).sum(axis=0).reshape(W.shape)
-    if not input_gradient:
-        return None, dW, db
-    dV = (W.reshape(C_out, -1).T @ dz).reshape(len(x), C_in, f_h, f_w, g.h_out, g.w_out)
-    return crop(add_windows(dV, g), x.shape, g), dW, db
+    check_conv_backward(dz, x, W, stride, padding, dilation)
+    where = (stride, padding, dilation)
+    name = _resolve(implementation, x, W, where, input_gradient)
+    _, backward = IMPLEMENTATIONS[name]
+    return backward(dz, x, W, *where, input_gradient)
 
 
 # --- The layer ---
@@ -208,6 +314,9 @@ class Conv2d(Layer):
         Draws the initial parameters, uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
     dtype : type
         The parameters' dtype; inputs must have the same.
+    implementation : str
+        Which functions compute it: ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``, as
+        in ``use``. It may be changed later; the results are equal up to rounding.
 
     Attributes
     ----------
@@ -222,7 +331,9 @@ class Conv2d(Layer):
     TypeError
         A size is no integer.
     ValueError
-        A size is too small, or there are too many of them.
+        A size is too small, there are too many of them, or the implementation is unknown.
+    ModuleNotFoundError
+        The compiled loops are asked for, and Numba is not installed.
 
     Examples
     --------
@@ -244,6 +355,7 @@ class Conv2d(Layer):
         *,
         rng: np.random.Generator,
         dtype: type = np.float32,
+        implementation: str = "auto",
     ) -> None:
         super().__init__()
         f = (
@@ -263,11 +375,14 @@ class Conv2d(Layer):
         check_integer("dilation", dilation, 1)
         padding_sides(padding)
         self.params = uniform_params((out_channels, in_channels, *f), rng, dtype)
+        _check_implementation(implementation)
+        self.implementation = implementation
         self.where = {"stride": stride, "padding": padding, "dilation": dilation}
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Compute the output, shape (N, out_channels, h_out, w_out); remember ``x``, uncopied."""
-        z = conv2d(x, self.params["weight"], self.params["bias"], **self.where)
+        W, b = self.params["weight"], self.params["bias"]
+        z = conv2d(x, W, b, **self.where, implementation=self.implementation)
         self._seen = x
         return z
 
@@ -281,6 +396,7 @@ class Conv2d(Layer):
             self.params["weight"],
             **self.where,
             input_gradient=input_gradient,
+            implementation=self.implementation,
         )
         self.grads = {"weight": dW, "bias": db}
         return dx

@@ -281,7 +281,7 @@ def conv2d_loops(
     return z
 
 
-def check_conv(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> None:
+def check_conv(x: np.ndarray, W: np.ndarray, *b: np.ndarray) -> None:
     """Raise unless images, filters and bias (where given) fit together, in shape and dtype.
 
     Parameters
@@ -290,8 +290,8 @@ def check_conv(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> Non
         The images, shape (N, C_in, H, W).
     W : np.ndarray
         The filters, shape (C_out, C_in, f_h, f_w).
-    b : np.ndarray, optional
-        The bias, shape (C_out,).
+    *b : np.ndarray
+        The bias, shape (C_out,), where one is needed.
 
     Raises
     ------
@@ -303,9 +303,9 @@ def check_conv(x: np.ndarray, W: np.ndarray, b: np.ndarray | None = None) -> Non
     check_array("W", W, ("C_out", "C_in", "f_h", "f_w"))
     check_array("x", x, ("N", W.shape[1], "H", "W"), f"because W has shape {W.shape}")
     check_same_dtype(x=x, W=W)
-    if b is not None:
-        check_array("b", b, (W.shape[0],), f"because W has shape {W.shape}")
-        check_same_dtype(W=W, b=b)
+    for bias in b:
+        check_array("b", bias, (W.shape[0],), f"because W has shape {W.shape}")
+        check_same_dtype(W=W, b=bias)
 
 
 # --- All windows at once ---

@@ -152,6 +152,13 @@ def check_array(
         ...
     ValueError: q has shape (5, 3); expected (N, 4), because W has shape (2, 4)
     """
+    if (
+        isinstance(a, np.ndarray)
+        and a.dtype.kind in kinds
+        and _fits(a.shape, shape)
+        and a.size
+    ):
+        return
     expected = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
     if not isinstance(a, np.ndarray):
         raise TypeError(
@@ -161,17 +168,23 @@ def check_array(
         raise TypeError(
             f"{name} has dtype {a.dtype}; expected numbers (dtype kinds {kinds!r})"
         )
-    fits = a.ndim == len(shape) and all(
-        isinstance(e, str) or e == n for e, n in zip(shape, a.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(a.shape, shape):
         raise ValueError(
             f"{name} has shape {a.shape}; expected {expected}{why and ', ' + why}"
         )
-    if a.size == 0:
-        raise ValueError(
-            f"{name} is empty: its shape is {a.shape}; expected {expected}, none zero"
-        )
+    raise ValueError(
+        f"{name} is empty: its shape is {a.shape}; expected {expected}, none zero"
+    )
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
+    """Return whether the sizes are the expected ones, where these are numbers."""
+    if len(shape) != len(expected):
+        return False
+    for n, e in zip(shape, expected, strict=True):
+        if n != e and not isinstance(e, str):
+            return False
+    return True
 
 
 def check_integer(name: str, value: int, least: int) -> None:

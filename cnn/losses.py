@@ -110,8 +110,8 @@ def _check_scores(z: np.ndarray, y: np.ndarray) -> int:
     check_array("z", z, ("N", "K"), kinds="fc")
     N, K = z.shape
     check_labels(y, N, K)
-    wrong = np.argwhere(~np.isfinite(z))
-    if wrong.size:
+    if not np.isfinite(z).all():
+        wrong = np.argwhere(~np.isfinite(z))
         n, k = wrong[0]
         raise FloatingPointError(
             f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} scores are not finite): look for "

@@ -116,7 +116,7 @@ def output_shapes(
     dtypes = [a.dtype for a in net.params.values()]
     x = np.zeros((1, *input_shape), dtypes[0] if dtypes else np.float32)
     shapes = []
-    for i, layer in enumerate(copy.deepcopy(net)):
+    for i, layer in enumerate(copy.deepcopy(net).eval()):
         try:
             x = layer.forward(x)
         except ValueError as err:

@@ -5,6 +5,7 @@ Exported from book/06-backpropagation.ipynb: edit the chapter and run `make expo
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import numpy as np
 
@@ -21,11 +22,14 @@ from .dense import linear, linear_backward
 
 __all__ = [
     "Layer",
+    "twins",
+    "fastest",
     "uniform_params",
     "Linear",
     "ReLU",
     "Sigmoid",
     "Tanh",
+    "rows",
     "Flatten",
     "check_state",
     "Sequential",
@@ -46,11 +50,17 @@ class Layer:
         The parameters by name; empty where there are none. Optimisers change them in place.
     grads : dict of str to np.ndarray
         The gradient of the cost by each parameter, from the latest ``backward``.
+    buffers : dict of str to np.ndarray
+        Arrays that belong to the layer's state, but that no gradient changes; mostly empty.
+    training : bool
+        Whether the network is being trained or used: a few layers compute differently then.
     """
 
     def __init__(self) -> None:
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
+        self.buffers: dict[str, np.ndarray] = {}
+        self.training = True
         self._seen: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -95,6 +105,47 @@ class Layer:
         """
         raise NotImplementedError
 
+    def modules(self) -> Iterator["Layer"]:
+        """Yield this layer, then the layers that it is made of, and those inside them.
+
+        They are looked for among the layer's attributes, and in lists and tuples there.
+        """
+        yield self
+        for value in vars(self).values():
+            for a in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(a, Layer):
+                    yield from a.modules()
+
+    def train(self, mode: bool = True) -> Self:
+        """Tell this layer and all inside it that the network is going to be trained.
+
+        Parameters
+        ----------
+        mode : bool
+            True to train; False to use the network, as after ``eval``.
+
+        Returns
+        -------
+        Layer
+            The layer itself.
+
+        Raises
+        ------
+        TypeError
+            ``mode`` is neither True nor False.
+        """
+        if not isinstance(mode, bool):
+            raise TypeError(f"mode is {mode!r:.60}; expected True or False")
+        self.training = mode
+        for layer in self.modules():
+            if layer is not self:
+                layer.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Tell this layer and all inside it that the network is going to be used, not trained."""
+        return self.train(False)
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Compute the layer's output: ``layer(x)`` is ``layer.forward(x)``."""
         return self.forward(x)
@@ -107,6 +158,30 @@ class Layer:
         if self._seen is None:
             raise RuntimeError(f"{self!r}: backward needs a forward pass before it")
         return self._seen
+
+
+twins: dict[Callable, Callable] = {}
+
+
+def fastest(function: Callable) -> Callable:
+    """Return the faster twin of a function, or the function itself where none is known.
+
+    Parameters
+    ----------
+    function : callable
+        A function of this book, such as ``linear``.
+
+    Returns
+    -------
+    callable
+        A function that takes the same arguments and returns the same results, up to rounding.
+
+    Raises
+    ------
+    TypeError
+        ``function`` is not hashable, and so no function.
+    """
+    return twins.get(function, function)
 
 
 # --- The dense layer ---
@@ -183,13 +258,13 @@ class Linear(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Turn inputs of shape (N, M_in) into outputs of shape (N, M_out)."""
         self._seen = x
-        return linear(x, self.params["weight"], self.params["bias"])
+        return fastest(linear)(x, self.params["weight"], self.params["bias"])
 
     def backward(
         self, dy: np.ndarray, *, input_gradient: bool = True
     ) -> np.ndarray | None:
         """Return the gradient by the input, or None; fill ``grads`` with dW and db."""
-        dx, dW, db = linear_backward(
+        dx, dW, db = fastest(linear_backward)(
             dy, self._recall(), self.params["weight"], input_gradient
         )
         self.grads = {"weight": dW, "bias": db}
@@ -211,13 +286,13 @@ class _Activation(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Apply the function to every entry, and remember the output."""
         function, _ = self._pair
-        self._seen = function(x)
+        self._seen = fastest(function)(x)
         return self._seen
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
         _, function_backward = self._pair
-        return function_backward(dy, self._recall())
+        return fastest(function_backward)(dy, self._recall())
 
 
 class ReLU(_Activation):
@@ -241,17 +316,39 @@ class Tanh(_Activation):
 # --- Flatten ---
 
 
-class Flatten(Layer):
+def rows(x: np.ndarray) -> np.ndarray:
     """Lay each image out as one row: (N, C, H, W) becomes (N, C·H·W).
 
     Implements {eq}`eq:flatten`.
+
+    Parameters
+    ----------
+    x : np.ndarray
+        The images, N along the first axis.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (N, M): a view of ``x`` where the memory's order allows one.
+
+    Raises
+    ------
+    TypeError
+        ``x`` is no array of numbers.
+    ValueError
+        ``x`` is empty.
     """
+    check_array("x", x, ("N", *np.shape(x)[1:]))
+    return x.reshape(len(x), -1)
+
+
+class Flatten(Layer):
+    """Lay each image out as one row: (N, C, H, W) becomes (N, C·H·W)."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Join all axes but the first; a view where the memory's order allows one."""
-        check_array("x", x, ("N", *np.shape(x)[1:]))
+        """Join all axes but the first."""
         self._seen = x
-        return x.reshape(len(x), -1)
+        return fastest(rows)(x)
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Give ``dy`` the shape that the input had."""
@@ -304,8 +401,8 @@ def check_state(
 class Sequential(Layer):
     """Layers one after the other: the output of each is the input of the next.
 
-    A parameter's name is PyTorch's: the layer's position, a dot, the name it has there, as in
-    ``"0.weight"``. The arrays are the layers' own, not copies.
+    A parameter's or a buffer's name is PyTorch's: the layer's position, a dot, the name it has
+    there, as in ``"0.weight"``. The arrays are the layers' own, not copies.
 
     Parameters
     ----------
@@ -338,6 +435,11 @@ class Sequential(Layer):
             f"{i}.{name}": a
             for i, layer in enumerate(layers)
             for name, a in layer.params.items()
+        }
+        self.buffers = {
+            f"{i}.{name}": a
+            for i, layer in enumerate(layers)
+            for name, a in layer.buffers.items()
         }
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -379,11 +481,11 @@ class Sequential(Layer):
         return dy if input_gradient else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter, by name."""
-        return {name: a.copy() for name, a in self.params.items()}
+        """Return a copy of every parameter and every buffer, by name."""
+        return {name: a.copy() for name, a in (self.params | self.buffers).items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Copy ``state`` into the parameters: all of it, or nothing and an error.
+        """Copy ``state`` into parameters and buffers: all of it, or nothing and an error.
 
         Parameters
         ----------
@@ -393,14 +495,15 @@ class Sequential(Layer):
         Raises
         ------
         KeyError
-            A parameter is missing, or a name is unknown.
+            An array is missing, or a name is unknown.
         TypeError
-            A value is not an array, or has another dtype than the parameter.
+            A value is not an array, or has another dtype than the one it is to replace.
         ValueError
-            An array has another shape than the parameter, or holds NaN or infinity.
+            An array has another shape than the one it is to replace, or holds NaN or infinity.
         """
-        check_state(state, self.params)
-        for name, a in self.params.items():
+        current = self.params | self.buffers
+        check_state(state, current)
+        for name, a in current.items():
             a[...] = state[name]
 
     def __iter__(self) -> Iterator[Layer]:

@@ -84,12 +84,12 @@ def evaluate(
 ) -> tuple[float, float]:
     """Compute the cost and the error rate on a whole set, a batch at a time.
 
-    Implements {eq}`eq:evaluate`.
+    Implements {eq}`eq:evaluate`. The network computes as after ``net.eval()``.
 
     Parameters
     ----------
     net : Sequential
-        The network; its parameters stay as they are.
+        The network; its parameters stay as they are, and every layer's mode is put back.
     x : np.ndarray
         All the images, shape (N, C, H, W) or whatever the first layer takes.
     y : np.ndarray
@@ -112,12 +112,25 @@ def evaluate(
     _check_examples("x", x, "y", y)
     check_integer("batch_size", batch_size, 1)
     J = error = 0.0
-    for start in range(0, len(x), batch_size):
-        part = slice(start, start + batch_size)
-        z = net.forward(x[part])
-        J += len(z) * float(cross_entropy(z, y[part]))
-        error += len(z) * error_rate(z, y[part])
+    with _in_use(net):
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            z = net.forward(x[part])
+            J += len(z) * float(cross_entropy(z, y[part]))
+            error += len(z) * error_rate(z, y[part])
     return J / len(x), error / len(x)
+
+
+@contextlib.contextmanager
+def _in_use(net: Sequential) -> Iterator[None]:
+    """Let the network compute as it will when it is used, and put each layer's mode back."""
+    modes = [(layer, layer.training) for layer in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
 
 
 def _check_examples(x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> None:
@@ -254,9 +267,17 @@ def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
 
 
 def _iterations(
-    N: int, batch_size: int, rng: np.random.Generator, done: int, total: int
+    N: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    total: int,
+    done: int = 0,
+    shuffled: dict | None = None,
 ) -> Iterator[tuple[int, np.ndarray, dict]]:
     """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
+
+    An epoch that was begun is dealt again, in the order that it got from the state ``shuffled``,
+    and its first batches are skipped.
 
     Yields
     ------
@@ -264,17 +285,21 @@ def _iterations(
         The iteration, counted from 1.
     i : np.ndarray
         The batch: indices of its images.
-    state : dict
-        The generator's state to go on from after iteration ``t``.
+    shuffled : dict
+        The generator's state before this epoch was shuffled.
     """
-    per_epoch = math.ceil(N / batch_size)
-    t = done
+    t, per_epoch = done, math.ceil(N / batch_size)
     while t < total:
-        before = rng.bit_generator.state
-        # an epoch that was begun is dealt again, in the same order, and its first batches skipped
-        for i in itertools.islice(batches(N, batch_size, rng), t % per_epoch, None):
+        skip, now = t % per_epoch, rng.bit_generator.state
+        if skip:
+            rng.bit_generator.state = shuffled
+        shuffled = rng.bit_generator.state
+        epoch = list(batches(N, batch_size, rng))
+        if skip:  # somebody else may have drawn from it since the shuffle
+            rng.bit_generator.state = now
+        for i in epoch[skip:]:
             t += 1
-            yield t, i, before if t % per_epoch else rng.bit_generator.state
+            yield t, i, shuffled
 
 
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -389,16 +414,29 @@ def _identify(
     checksum = 0
     for a in data[1:]:
         checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
-    seed = rng.bit_generator.seed_seq
+    seeds, generators = [], _generators(net, rng)
+    for k, g in enumerate(generators):
+        first = generators.index(g)  # one may serve several
+        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
+        seeds.append(f"as {first}" if first < k else "/".join(map(str, seed)))
     # the address of a schedule, say, is another one in every process
     address = re.compile(" at 0x[0-9a-f]+")
     return {
         "network": address.sub("", repr(net)),
         "optimizer": address.sub("", repr(optimizer)),
         "data": f"{len(data.x_train)} + {len(data.x_test)} images, {data.name} {checksum:08x}",
-        "seed": "/".join(map(str, (seed.entropy, *seed.spawn_key))),
+        "seed": ", ".join(seeds),
         **{name: str(value) for name, value in counts.items()},
     }
+
+
+def _generators(
+    net: Sequential, rng: np.random.Generator
+) -> list[np.random.BitGenerator]:
+    """Return what the random numbers come from: the batches' order, then each layer's."""
+    attributes = (a for layer in net.modules() for a in vars(layer).values())
+    drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
+    return [generator.bit_generator for generator in (rng, *drawing)]
 
 
 def _save(
@@ -406,11 +444,17 @@ def _save(
     run: dict[str, str],
     net: Sequential,
     optimizer: Optimizer,
-    state: dict,
+    rng: np.random.Generator,
+    shuffled: dict,
     history: History,
 ) -> None:
     """Write a checkpoint: all that the rest of the run depends on."""
-    record = {"run": run, "rng": state, "history": asdict(history)}
+    record = {
+        "run": run,
+        "rng": shuffled,
+        "generators": [g.state for g in _generators(net, rng)],
+        "history": asdict(history),
+    }
     text = json.dumps(record, default=lambda a: a.tolist())
     arrays = {"record": np.frombuffer(text.encode(), np.uint8)}
     arrays |= {f"net/{name}": a for name, a in net.state_dict().items()}
@@ -425,8 +469,16 @@ def _resume(
     optimizer: Optimizer,
     rng: np.random.Generator,
     total: int,
-) -> History:
-    """Put network, optimiser and generator where the checkpoint left them; return the history."""
+) -> tuple[History, dict]:
+    """Put network, optimiser and generators where the checkpoint left them.
+
+    Returns
+    -------
+    history : History
+        What was recorded until then.
+    shuffled : dict
+        The state of ``rng`` before the latest epoch was shuffled.
+    """
     arrays = load_arrays(path)
     try:
         record = json.loads(arrays.pop("record").tobytes())
@@ -441,16 +493,22 @@ def _resume(
                 f"it is {len(history.loss)} iterations old, this run ends at {total}"
             )
         weights, memories = _part(arrays, "net/"), _part(arrays, "optimizer/")
-        check_state(weights, net.params)
+        check_state(weights, net.state_dict())
         check_state(memories, optimizer.state_dict())
-        rng.bit_generator.state = record["rng"]
+        shuffled, generators = record["rng"], _generators(net, rng)
+        draws = list(zip(generators, record["generators"], strict=True))
+        for g, drawn in [*draws, (rng.bit_generator, shuffled)]:
+            trial = type(g)(0)
+            trial.state = drawn  # raises where it is no state of this kind of generator
+        for g, drawn in draws:
+            g.state = drawn
         net.load_state_dict(weights)
         optimizer.load_state_dict(memories)
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise ValueError(
             f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
         ) from err
-    return history
+    return history, shuffled
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -478,7 +536,8 @@ def fit(
     Parameters
     ----------
     net, optimizer : Sequential, Optimizer
-        The network, changed in place, and an optimiser made of ``net.params``.
+        The network, changed in place and left in training mode, and an optimiser made of
+        ``net.params``.
     data : Dataset
         What to learn from and what to test on.
     epochs : int
@@ -514,15 +573,16 @@ def fit(
         check_integer(name, value, 1)
     _check_data(data)
     total = epochs * math.ceil(len(data.x_train) / batch_size)
-    history = History()
+    history, shuffled = History(), None
     if checkpoint is not None:
         run = _identify(net, optimizer, data, rng, batch_size=batch_size, every=every)
         if Path(checkpoint).exists():
-            history = _resume(checkpoint, run, net, optimizer, rng, total)
-    done = len(history.loss)
+            history, shuffled = _resume(checkpoint, run, net, optimizer, rng, total)
+    net.train()
+    done, N = len(history.loss), len(data.x_train)
     begun = time.perf_counter() - (history.seconds[-1] if history.seconds else 0)
     with _progress(done, total) as bar:
-        for t, i, state in _iterations(len(data.x_train), batch_size, rng, done, total):
+        for t, i, before in _iterations(N, batch_size, rng, total, done, shuffled):
             try:
                 history.loss.append(
                     train_step(net, optimizer, data.x_train[i], data.y_train[i])
@@ -531,7 +591,7 @@ def fit(
                     results = evaluate(net, data.x_test, data.y_test)
                     history.add_test(t, *results, time.perf_counter() - begun)
                     if checkpoint is not None:
-                        _save(checkpoint, run, net, optimizer, state, history)
+                        _save(checkpoint, run, net, optimizer, rng, before, history)
             except FloatingPointError as err:
                 raise FloatingPointError(f"iteration {t}: {err}") from err
             if bar:

@@ -22,7 +22,7 @@ from cnn.activations import (
     tanh,
     tanh_backward,
 )
-from cnn.conv import Conv2d, add_windows, columns, conv2d, conv2d_backward
+from cnn.conv import Conv2d, conv2d, conv2d_backward, use
 from cnn.correlation import (
     check_conv,
     conv2d_loops,
@@ -63,6 +63,27 @@ from cnn.gradcheck import (
     numerical_gradient,
     relative_error,
 )
+from cnn.im2col import (
+    choose,
+    col2im,
+    conv2d_bands,
+    conv2d_bands_backward,
+    conv2d_im2col,
+    conv2d_im2col_backward,
+    cost,
+    empty,
+    im2col,
+)
+from cnn.kernels import (
+    adam_compiled,
+    conv2d_compiled,
+    conv2d_compiled_backward,
+    linear_compiled,
+    linear_compiled_backward,
+    relu_compiled,
+    relu_compiled_backward,
+    rows_compiled,
+)
 from cnn.losses import (
     cross_entropy,
     cross_entropy_backward,
@@ -81,6 +102,8 @@ from cnn.network import (
     Sigmoid,
     Tanh,
     check_state,
+    fastest,
+    rows,
     uniform_params,
 )
 from cnn.optimizers import (
@@ -88,9 +111,32 @@ from cnn.optimizers import (
     Adam,
     ExponentialDecay,
     Optimizer,
+    adam_update,
     fans,
     kaiming_normal_,
     xavier_normal_,
+)
+from cnn.pooling import (
+    AvgPool2d,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    pool_geometry,
+    window_counts,
+)
+from cnn.regularization import (
+    AdamW,
+    BatchNorm1d,
+    BatchNorm2d,
+    Dropout,
+    batch_norm,
+    batch_norm_backward,
+    dropout,
+    dropout_backward,
+    moments,
 )
 from cnn.training import History, evaluate, fit, load_arrays, save_arrays, train_step
 
@@ -122,8 +168,10 @@ X, W, B, DZ, G = (
     geometry((6, 5), (3, 2)),
 )
 LABELS, Z = np.array([0, 2]), f(2, 3)
+WON = np.zeros((2, 3, 3, 2), int)
 CONV = {"x": X, "W": W, "b": B}
 CONV_BACK = {"dz": DZ, "x": X, "W": W}
+ADAM = (1, 0.1, (0.9, 0.999), 1e-8)
 
 # by name: the function and good arguments
 ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
@@ -141,6 +189,21 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "linear": (linear, {"q": f(2, 3), "W": f(4, 3), "b": B}),
     "linear_backward": (linear_backward, {"dz": f(2, 4), "q": f(2, 3), "W": f(4, 3)}),
     "check_linear": (check_linear, {"q": f(2, 3), "W": f(4, 3)}),
+    "conv2d_compiled": (conv2d_compiled, CONV),
+    "conv2d_compiled_backward": (conv2d_compiled_backward, CONV_BACK),
+    "rows": (rows, {"x": X}),
+    "rows_compiled": (rows_compiled, {"x": X}),
+    "linear_compiled": (linear_compiled, {"q": f(2, 3), "W": f(4, 3), "b": B}),
+    "linear_compiled_backward": (
+        linear_compiled_backward,
+        {"dz": f(2, 4), "q": f(2, 3), "W": f(4, 3)},
+    ),
+    "relu_compiled": (relu_compiled, {"z": Z}),
+    "relu_compiled_backward": (relu_compiled_backward, {"dq": Z, "q": Z}),
+    "adam_compiled": (
+        lambda g, m, v: adam_compiled(Z.copy(), g, m, v, Z.copy(), *ADAM),
+        {"g": Z, "m": Z.copy(), "v": Z * Z},
+    ),
     "check_conv": (check_conv, {"x": X, "W": W}),
     "conv2d": (conv2d, CONV),
     "conv2d_loops": (conv2d_loops, CONV),
@@ -151,9 +214,13 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "conv2d_matrix": (lambda W: conv2d_matrix(W, (6, 5)), {"W": W}),
     "correlate": (correlate, {"x": X, "W": W}),
     "pad": (lambda x: pad(x, G), {"x": X}),
-    "columns": (lambda x: columns(x, 3, 2, G), {"x": X}),
+    "im2col": (lambda x: im2col(x, 3, 2, G), {"x": X}),
     "windows": (lambda x: windows(x, 3, 2, G), {"x": X}),
-    "add_windows": (lambda dV: add_windows(dV, G), {"dV": f(2, 3, 3, 2, 4, 4)}),
+    "col2im": (lambda dV: col2im(dV, G), {"dV": f(2, 3, 3, 2, 4, 4)}),
+    "conv2d_im2col": (conv2d_im2col, CONV),
+    "conv2d_im2col_backward": (conv2d_im2col_backward, CONV_BACK),
+    "conv2d_bands": (conv2d_bands, CONV),
+    "conv2d_bands_backward": (conv2d_bands_backward, CONV_BACK),
     "crop": (lambda dxbar: crop(dxbar, X.shape, G), {"dxbar": X}),
     "scale": (scale, {"images": np.ones((2, 3, 3), np.uint8)}),
     "enlarge": (lambda images: enlarge(images, 5), {"images": f(2, 3, 3)}),
@@ -180,11 +247,35 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     ),
     "Linear": (lambda x: Linear(3, 2, rng=rng(), dtype=np.float64)(x), {"x": f(2, 3)}),
     "Conv2d": (lambda x: Conv2d(3, 2, 3, rng=rng(), dtype=np.float64)(x), {"x": X}),
+    "max_pool2d": (lambda x: max_pool2d(x, 2), {"x": X}),
+    "max_pool2d_backward": (
+        lambda dy, x: max_pool2d_backward(dy, x, np.zeros((2, 3, 3, 2), int), 2),
+        {"dy": f(2, 3, 3, 2), "x": X},
+    ),
+    "avg_pool2d": (lambda x: avg_pool2d(x, 2), {"x": X}),
+    "avg_pool2d_backward": (
+        lambda dy, x: avg_pool2d_backward(dy, x, 2),
+        {"dy": f(2, 3, 3, 2), "x": X},
+    ),
+    "MaxPool2d": (lambda x: MaxPool2d(2)(x), {"x": X}),
+    "AvgPool2d": (lambda x: AvgPool2d(2)(x), {"x": X}),
+    "GlobalAvgPool2d": (lambda x: GlobalAvgPool2d()(x), {"x": X}),
     "ReLU": (lambda x: ReLU()(x), {"x": Z}),
     "Sigmoid": (lambda x: Sigmoid()(x), {"x": Z}),
     "Tanh": (lambda x: Tanh()(x), {"x": Z}),
     "Flatten": (lambda x: Flatten()(x), {"x": X}),
     "Sequential": (lambda x: small()(x), {"x": f32(2, 1, 3, 3)}),
+    "dropout": (lambda x: dropout(x, 0.5, rng()), {"x": X}),
+    "dropout_backward": (dropout_backward, {"dy": X, "r": X}),
+    "moments": (moments, {"x": X}),
+    "batch_norm": (batch_norm, {"x": X, "gamma": f(3), "beta": f(3)}),
+    "batch_norm_backward": (
+        batch_norm_backward,
+        {"dy": X, "x": X, "gamma": f(3)},
+    ),
+    "Dropout": (lambda x: Dropout(rng=rng())(x), {"x": X}),
+    "BatchNorm1d": (lambda x: BatchNorm1d(3, dtype=np.float64)(x), {"x": f(2, 3)}),
+    "BatchNorm2d": (lambda x: BatchNorm2d(3, dtype=np.float64)(x), {"x": X}),
     "fans": (fans, {"W": W}),
     "xavier_normal_": (lambda W: xavier_normal_(W, rng()), {"W": W.copy()}),
     "kaiming_normal_": (lambda W: kaiming_normal_(W, rng()), {"W": W.copy()}),
@@ -194,14 +285,20 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
 ANY_NDIM = {
     *(
         "relu",
+        "relu_compiled",
         "sigmoid",
         "tanh",
         "ReLU",
         "Sigmoid",
         "Tanh",
         "Flatten",
+        "rows",
+        "rows_compiled",
         "spread",
         "rot180",
+        "dropout",
+        "Dropout",
+        "moments",
     ),
     *(
         "numerical_gradient",
@@ -213,7 +310,8 @@ ANY_NDIM = {
 }
 # the axis whose size another argument prescribes
 GROWS = {"x": 1, "W": 1, "b": 0, "dz": 1, "q": 1, "dq": 0, "z": 0, "y": 0, "dtheta": 0}
-CONVERTS = {"x", "W", "b", "dz", "q", "dq"}
+GROWS |= {"dy": 1, "r": 1, "gamma": 0, "beta": 0}
+CONVERTS = {"x", "W", "b", "dz", "q", "dq", "dy", "r", "gamma", "beta"}
 SHAPES_ONLY = {"check_linear", "check_conv"}
 
 
@@ -311,6 +409,11 @@ def state(**changes: np.ndarray) -> dict[str, np.ndarray]:
 def without(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """Return the arrays but one."""
     return {k: a for k, a in arrays.items() if k != name}
+
+
+def half(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays in float16."""
+    return {k: a.astype(np.float16) for k, a in arrays.items()}
 
 
 Call = Callable[[], object]
@@ -471,20 +574,144 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: conv2d(**CONV, padding=-1), ValueError, ("padding is -1",)),
         (lambda: conv2d(**CONV, padding=(1, 1, 1)), ValueError, ("(1, 1, 1)",)),
         (lambda: conv2d(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+        (lambda: conv2d(**CONV, implementation="gpu"), ValueError, ("'gpu'", "auto")),
     ],
     "conv2d_backward": [
         (
             lambda: conv2d_backward(**CONV_BACK, stride=2),
             ValueError,
             (str(DZ.shape), "(2, 4, 2, 2)"),
-        )
+        ),
+        (
+            lambda: conv2d_backward(**CONV_BACK, implementation=0),
+            ValueError,
+            ("implementation is 0", "numpy"),
+        ),
+    ],
+    "conv2d_compiled": [
+        (lambda: conv2d_compiled(**CONV, stride=0), ValueError, ("stride is 0",)),
+        (lambda: conv2d_compiled(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+        (lambda: conv2d_compiled(**half(CONV)), TypeError, ("float16", "astype")),
+        (
+            lambda: conv2d_compiled(**{k: a.astype(">f8") for k, a in CONV.items()}),
+            TypeError,
+            (">f8", "astype"),
+        ),
+    ],
+    "conv2d_compiled_backward": [
+        (
+            lambda: conv2d_compiled_backward(**CONV_BACK, stride=2),
+            ValueError,
+            (str(DZ.shape), "(2, 4, 2, 2)"),
+        ),
+        (
+            lambda: conv2d_compiled_backward(**half(CONV_BACK)),
+            TypeError,
+            ("float16", "astype"),
+        ),
+    ],
+    "rows_compiled": [
+        (lambda: rows_compiled(Z.astype(np.float16)), TypeError, ("float16", "astype")),
+    ],
+    "linear_compiled": [
+        (
+            lambda: linear_compiled(*half({"q": Z, "W": Z, "b": f(2)}).values()),
+            TypeError,
+            ("float16", "astype"),
+        ),
+    ],
+    "linear_compiled_backward": [
+        (
+            lambda: linear_compiled_backward(f(3, 4), f(2, 3), f(4, 3)),
+            ValueError,
+            ("(3, 4)", "(2, 4)"),
+        ),
+    ],
+    "relu_compiled": [
+        (lambda: relu_compiled(LABELS), TypeError, ("z ", "int64")),
+        (lambda: relu_compiled(Z * 1j), TypeError, ("complex128", "float32")),
+    ],
+    "relu_compiled_backward": [
+        (lambda: relu_compiled_backward(LABELS, LABELS), TypeError, ("int64",)),
+    ],
+    "adam_compiled": [
+        (
+            lambda: adam_compiled(Z, f(3, 2), Z, Z, Z, *ADAM),
+            ValueError,
+            ("g ", "(3, 2)", "(2, 3)"),
+        ),
+        (
+            lambda: adam_compiled(Z, f32(2, 3), Z, Z, Z, *ADAM),
+            TypeError,
+            ("float32", "float64"),
+        ),
+    ],
+    "adam_update": [
+        (
+            lambda: adam_update(Z.copy(), f(3, 2), Z.copy(), Z * Z, Z.copy(), *ADAM),
+            ValueError,
+            ("(3,2)", "(2,3)"),
+        ),
+    ],
+    "fastest": [(lambda: fastest([linear]), TypeError, ("unhashable", "list"))],
+    "use": [
+        (lambda: use("fft"), ValueError, ("'fft'", "auto, numpy, loops, im2col")),
+        (lambda: use(None), ValueError, ("None", "compiled")),
     ],
     "windows": [
         (lambda: windows(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",)),
         (lambda: windows(X, 4, 2, G), ValueError, (str(X.shape),)),
     ],
-    "columns": [
-        (lambda: columns(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",))
+    # im2col
+    "empty": [
+        (lambda: empty((2, -1), float), ValueError, ("negative",)),
+        (lambda: empty((-300, -300), float), ValueError, ("negative",)),
+        (lambda: empty((2.5,), float), TypeError, ("float",)),
+        (lambda: empty((2,), "no dtype"), TypeError, ("no dtype",)),
+    ],
+    "im2col": [
+        (lambda: im2col(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",)),
+        (lambda: im2col(X, 4, 2, G), ValueError, (str(X.shape), "(N, C, 7, 5)")),
+    ],
+    "conv2d_im2col": [
+        (lambda: conv2d_im2col(**CONV, stride=0), ValueError, ("stride is 0",)),
+        (lambda: conv2d_im2col(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+    ],
+    "conv2d_im2col_backward": [
+        (
+            lambda: conv2d_im2col_backward(**CONV_BACK, stride=2),
+            ValueError,
+            (str(DZ.shape), "(2, 4, 2, 2)"),
+        )
+    ],
+    "conv2d_bands": [
+        (lambda: conv2d_bands(**CONV, stride=0), ValueError, ("stride is 0",)),
+        (lambda: conv2d_bands(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+        (lambda: conv2d_bands(**CONV, m=3), ValueError, ("m is 3", "4 outputs")),
+        (lambda: conv2d_bands(**CONV, m=0), ValueError, ("m is 0",)),
+        (lambda: conv2d_bands(**CONV, m=2.0), TypeError, ("m is 2.0",)),
+    ],
+    "conv2d_bands_backward": [
+        (
+            lambda: conv2d_bands_backward(**CONV_BACK, stride=2),
+            ValueError,
+            (str(DZ.shape), "(2, 4, 2, 2)"),
+        ),
+        (
+            lambda: conv2d_bands_backward(**CONV_BACK, m=3),
+            ValueError,
+            ("m is 3", "4 outputs"),
+        ),
+    ],
+    "cost": [
+        (lambda: cost("loops", 1, W.shape, G), ValueError, ("'loops'", "'bands'")),
+        (lambda: cost("bands", 0, W.shape, G), ValueError, ("N is 0",)),
+        (lambda: cost("im2col", 2.5, W.shape, G), TypeError, ("N is 2.5",)),
+        (lambda: cost("im2col", 1, (4, 3), G), ValueError, ("(4, 3)", "f_w")),
+    ],
+    "choose": [
+        (lambda: choose(0, W.shape, G), ValueError, ("N is 0",)),
+        (lambda: choose(1, (4, 3, 3), G), ValueError, ("(4, 3, 3)",)),
     ],
     "crop": [(lambda: crop(f(2, 3, 5, 5), X.shape, G), ValueError, ("(2, 3, 5, 5)",))],
     "conv2d_matrix": [
@@ -606,6 +833,11 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: Conv2d(1, 2, 3, dilation=0, **NET), ValueError, ("dilation is 0",)),
         (lambda: Conv2d(1, 2, 3, padding=-1, **NET), ValueError, ("padding is -1",)),
         (lambda: Conv2d(1, 2, 3, padding=(1, 2, 3), **NET), ValueError, ("(1, 2, 3)",)),
+        (
+            lambda: Conv2d(1, 2, 3, implementation="gpu", **NET),
+            ValueError,
+            ("'gpu'", "expected one of auto, numpy"),
+        ),
         (lambda: Conv2d(3, 2, 7, **NET)(X), ValueError, ("size 7", "has 6")),
         (lambda: Conv2d(2, 2, 3, **NET)(X), ValueError, (str(X.shape), "(N, 2, H, W)")),
         (
@@ -617,6 +849,234 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             lambda: back(Conv2d(3, 2, 3, **NET), X, X),
             ValueError,
             (str(X.shape), "(2, 2, 4, 3)"),
+        ),
+    ],
+    # pooling
+    "pool_geometry": [
+        (lambda: pool_geometry((6, 5), 0), ValueError, ("kernel_size is 0",)),
+        (lambda: pool_geometry((6, 5), 2.5), TypeError, ("kernel_size is 2.5",)),
+        (lambda: pool_geometry((6, 5), (2, 2, 2)), ValueError, ("(2, 2, 2)",)),
+        (lambda: pool_geometry((6, 5), ()), ValueError, ("kernel_size is ()",)),
+        (lambda: pool_geometry((6, 5), (3, 2)), ValueError, ("(3, 2)", "stride=")),
+        (lambda: pool_geometry((6, 5), 2, 0), ValueError, ("stride is 0",)),
+        (lambda: pool_geometry((6, 5), 2, (2, 1)), TypeError, ("stride is (2, 1)",)),
+        (lambda: pool_geometry((6, 5), 2, padding=-1), ValueError, ("padding is -1",)),
+        (lambda: pool_geometry((6, 5), 3, 1, (1, 2, 3)), ValueError, ("(1, 2, 3)",)),
+        (
+            lambda: pool_geometry((6, 5), 2, padding=2),
+            ValueError,
+            ("padding is 2", "(2, 2)", "alone"),
+        ),
+        (
+            lambda: pool_geometry((6, 5), (3, 2), 1, (0, 0, 0, 2)),
+            ValueError,
+            ("(0, 0, 0, 2)", "(3, 2)", "alone"),
+        ),
+        (lambda: pool_geometry((6, 5), 6), ValueError, ("size 6", "has 5")),
+        (lambda: pool_geometry((6, 5), 8, 2, 0, True), ValueError, ("size 8", "has 6")),
+        (lambda: pool_geometry((6,), 2, None, 0, True), ValueError, ("size is (6,)",)),
+        (lambda: pool_geometry((6, 5, 4), 2), ValueError, ("size is (6, 5, 4)",)),
+        (lambda: pool_geometry((0, 5), 2, None, 1, True), ValueError, (" is 0",)),
+        (lambda: pool_geometry((6.0, 5), 2), TypeError, (" is 6.0",)),
+        (
+            lambda: pool_geometry((6, 5), 2, 2, 0, 1),
+            TypeError,
+            ("ceil_mode is 1", "True or False"),
+        ),
+    ],
+    "window_counts": [
+        (
+            lambda: window_counts((6, 5), 2, count_include_pad=0),
+            TypeError,
+            ("count_include_pad is 0", "True or False"),
+        ),
+        (lambda: window_counts((6, 5), 2, padding=2), ValueError, ("alone",)),
+    ],
+    "max_pool2d": [
+        (lambda: max_pool2d(X + 1j, 2), TypeError, ("complex128",)),
+        (lambda: max_pool2d(X, 2, padding=2), ValueError, ("padding is 2",)),
+    ],
+    "max_pool2d_backward": [
+        (lambda: pool_back(winners=WON[:1]), ValueError, ("winners", "(2, 3, 3, 2)")),
+        (lambda: pool_back(winners=WON * 1.0), TypeError, ("winners", "float64")),
+        (lambda: pool_back(winners=None), TypeError, ("winners", "NoneType")),
+        (lambda: pool_back(winners=WON + 4), ValueError, ("4 to 4", "0 to 3")),
+        (lambda: pool_back(winners=WON - 1), ValueError, ("-1 to -1", "0 to 3")),
+        (lambda: pool_back(stride=1), ValueError, ("(2, 3, 3, 2)", "(2, 3, 5, 4)")),
+    ],
+    "avg_pool2d": [
+        (lambda: avg_pool2d(np.ones((1, 1, 4, 4), int), 2), TypeError, ("int64",)),
+        (lambda: avg_pool2d(X, 2, count_include_pad=None), TypeError, ("is None",)),
+    ],
+    "avg_pool2d_backward": [
+        (
+            lambda: avg_pool2d_backward(f(2, 3, 3, 2), X, 2, stride=1),
+            ValueError,
+            ("(2, 3, 3, 2)", "(2, 3, 5, 4)"),
+        ),
+    ],
+    "MaxPool2d": [
+        (lambda: MaxPool2d(0), ValueError, ("kernel_size is 0",)),
+        (lambda: MaxPool2d((2, 3)), ValueError, ("(2, 3)", "stride=")),
+        (lambda: MaxPool2d(3, 2, 1, 1), TypeError, ("ceil_mode is 1",)),
+        (lambda: MaxPool2d(2, padding=2), ValueError, ("padding is 2", "alone")),
+        (
+            lambda: MaxPool2d(2).backward(X),
+            RuntimeError,
+            ("MaxPool2d(kernel_size=2", "forward"),
+        ),
+        (
+            lambda: back(MaxPool2d(2), X, X),
+            ValueError,
+            (str(X.shape), "(2, 3, 3, 2)"),
+        ),
+    ],
+    "AvgPool2d": [
+        (lambda: AvgPool2d(2.0), TypeError, ("kernel_size is 2.0",)),
+        (lambda: AvgPool2d(2, stride=-1), ValueError, ("stride is -1",)),
+        (lambda: AvgPool2d(2, 2, 0, 0), TypeError, ("ceil_mode is 0",)),
+        (
+            lambda: AvgPool2d(2, 2, 0, True, 1),
+            TypeError,
+            ("count_include_pad is 1",),
+        ),
+        (lambda: AvgPool2d(2).backward(X), RuntimeError, ("AvgPool2d(", "forward")),
+        (
+            lambda: back(AvgPool2d(2), X, X),
+            ValueError,
+            (str(X.shape), "(2, 3, 3, 2)"),
+        ),
+    ],
+    "GlobalAvgPool2d": [
+        (
+            lambda: GlobalAvgPool2d().backward(X),
+            RuntimeError,
+            ("GlobalAvgPool2d()", "forward"),
+        ),
+        (
+            lambda: back(GlobalAvgPool2d(), X, X),
+            ValueError,
+            (str(X.shape), "(2, 3, 1, 1)"),
+        ),
+        (
+            lambda: back(GlobalAvgPool2d(), X, f32(2, 3, 1, 1)),
+            TypeError,
+            ("float32", "float64"),
+        ),
+    ],
+    # regularization
+    "dropout": [
+        (lambda: dropout(X, 1, rng()), ValueError, ("p is 1", "below 1")),
+        (lambda: dropout(X, -0.1, rng()), ValueError, ("p is -0.1",)),
+        (lambda: dropout(X, float("nan"), rng()), ValueError, ("p is nan",)),
+        (lambda: dropout(np.ones((2, 3), int), 0.5, rng()), TypeError, ("int64",)),
+    ],
+    "dropout_backward": [
+        (lambda: dropout_backward(X, X[:, :2]), ValueError, (str(X.shape), "(2, 2,")),
+    ],
+    "moments": [
+        (lambda: moments(f(3)), ValueError, ("(3,)", "(N, C)")),
+        (lambda: moments(f(1, 3)), ValueError, ("(1, 3)", "one number", "at least 2")),
+        (lambda: moments(np.ones((2, 3), int)), TypeError, ("int64",)),
+    ],
+    "batch_norm": [
+        (lambda: batch_norm(f(1, 3), f(3), f(3)), ValueError, ("(1, 3)", "one number")),
+        (lambda: batch_norm(X, f(2), f(2)), ValueError, ("gamma", "(2,)", "(3,)")),
+        (lambda: batch_norm(X, f(3), f(3), eps=0), ValueError, ("eps is 0",)),
+        (lambda: batch_norm(X, f(3), f(3), eps=np.nan), ValueError, ("eps is nan",)),
+    ],
+    "batch_norm_backward": [
+        (
+            lambda: batch_norm_backward(X[:, :2], X, f(3)),
+            ValueError,
+            ("dy", str(X[:, :2].shape), str(X.shape)),
+        ),
+        (lambda: batch_norm_backward(X, X, f(3), -1), ValueError, ("eps is -1",)),
+    ],
+    "Dropout": [
+        (lambda: Dropout(1.0, rng=rng()), ValueError, ("p is 1.0",)),
+        (lambda: Dropout(-1, rng=rng()), ValueError, ("p is -1",)),
+        (lambda: Dropout(rng=0), TypeError, ("rng is 0", "default_rng")),
+        (lambda: Dropout(rng=np.random), TypeError, ("rng is <module", "default_rng")),
+        (
+            lambda: Dropout(rng=rng()).backward(X),
+            RuntimeError,
+            ("Dropout(p=0.5)", "forward"),
+        ),
+        (
+            lambda: back(Dropout(rng=rng()), X, f(2, 3)),
+            ValueError,
+            ("(2, 3)", str(X.shape)),
+        ),
+        (
+            lambda: back(Dropout(rng=rng()).eval(), X, f(2, 3)),
+            ValueError,
+            ("(2, 3)", str(X.shape)),
+        ),
+        (lambda: Dropout(rng=rng()).train(0), TypeError, ("mode is 0", "True")),
+        (lambda: Dropout(rng=rng()).train(NOISE), TypeError, ("mode is D", "True")),
+    ],
+    "BatchNorm1d": [
+        (lambda: BatchNorm1d(0), ValueError, ("num_features is 0",)),
+        (lambda: BatchNorm1d(2.0), TypeError, ("num_features is 2.0",)),
+        (lambda: BatchNorm1d(2, eps=0), ValueError, ("eps is 0",)),
+        (lambda: BatchNorm1d(2, momentum=1.1), ValueError, ("momentum is 1.1",)),
+        (lambda: BatchNorm1d(2, momentum=-1), ValueError, ("momentum is -1",)),
+        (lambda: BatchNorm1d(2, dtype=int), TypeError, ("int64", "floating")),
+        (
+            lambda: BatchNorm1d(3)(f32(2, 4)),
+            ValueError,
+            ("(2, 4)", "(N, 3)", "BatchNorm1d(3"),
+        ),
+        (lambda: BatchNorm1d(3)(f32(1, 3)), ValueError, ("(1, 3)", "one number")),
+        (lambda: BatchNorm1d(3)(f(2, 3)), TypeError, ("float64", "float32")),
+        (
+            lambda: BatchNorm1d(3).backward(f32(2, 3)),
+            RuntimeError,
+            ("BatchNorm1d(3", "forward"),
+        ),
+        (
+            lambda: back(BatchNorm1d(3), f32(2, 3), f32(2, 2)),
+            ValueError,
+            ("(2, 2)", "(2, 3)"),
+        ),
+        (
+            lambda: back(BatchNorm1d(3), f32(2, 3), f(2, 3)),
+            TypeError,
+            ("float64", "float32"),
+        ),
+    ],
+    "BatchNorm2d": [
+        (lambda: BatchNorm2d(-1), ValueError, ("num_features is -1",)),
+        (
+            lambda: BatchNorm2d(2)(f32(2, 3, 4, 4)),
+            ValueError,
+            ("(2, 3, 4, 4)", "(N, 2, H, W)"),
+        ),
+        (lambda: BatchNorm2d(3)(f32(1, 3, 1, 1)), ValueError, ("one number",)),
+        (
+            lambda: Sequential(BatchNorm2d(3)).load_state_dict(
+                Sequential(BatchNorm2d(2)).state_dict()
+            ),
+            ValueError,
+            ("(2,)", "(3,)"),
+        ),
+        (
+            lambda: Sequential(BatchNorm2d(3)).load_state_dict(
+                without(Sequential(BatchNorm2d(3)).state_dict(), "0.running_var")
+            ),
+            KeyError,
+            ("0.running_var",),
+        ),
+    ],
+    "AdamW": [
+        (lambda: AdamW(THETA, 0), ValueError, ("lr is 0",)),
+        (lambda: AdamW(THETA, betas=(0.9, 1.0)), ValueError, ("(0.9, 1.0)",)),
+        (lambda: AdamW(THETA, weight_decay=-1), ValueError, ("weight_decay is -1",)),
+        (
+            lambda: AdamW(THETA, weight_decay=np.inf),
+            ValueError,
+            ("weight_decay is inf",),
         ),
     ],
     # models
@@ -677,6 +1137,11 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: SGD(THETA, float("nan")), ValueError, ("lr is nan",)),
         (lambda: SGD(THETA, float("inf")), ValueError, ("lr is inf",)),
         (lambda: SGD(THETA, 0.1, momentum=1), ValueError, ("momentum is 1",)),
+        (
+            lambda: SGD(THETA, 0.1, weight_decay=-0.1),
+            ValueError,
+            ("weight_decay is -0.1",),
+        ),
         (lambda: SGD(THETA, 0.1, momentum=-0.5), ValueError, ("momentum is -0.5",)),
         (lambda: SGD(THETA, 0.1).step({}), KeyError, ("w",)),
         (lambda: SGD(THETA, 0.1).step(THETA | {"v": f(1)}), KeyError, ("v",)),
@@ -703,6 +1168,11 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: Adam(THETA, betas=(-0.1, 0.9)), ValueError, ("(-0.1, 0.9)",)),
         (lambda: Adam(THETA, betas=(0.9,)), ValueError, ("(0.9,)",)),
         (lambda: Adam(THETA, eps=-1), ValueError, ("eps is -1",)),
+        (
+            lambda: Adam(THETA, weight_decay=np.nan),
+            ValueError,
+            ("weight_decay is nan",),
+        ),
         (lambda: Adam(THETA).load_state_dict({}), KeyError, ("t", "m.w", "v.w")),
         (
             lambda: Adam(THETA).load_state_dict(Adam(THETA).state_dict() | {"x": f(1)}),
@@ -825,6 +1295,12 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: main(["--unknown"]), SystemExit, ("2",)),
     ],
 }
+
+
+def pool_back(**changes: object) -> np.ndarray:
+    """Take max pooling backward, with some arguments changed."""
+    good = {"dy": f(2, 3, 3, 2), "x": X, "winners": WON, "kernel_size": 2}
+    return max_pool2d_backward(**good | changes)
 
 
 def back(layer: Layer, x: np.ndarray, dy: np.ndarray) -> np.ndarray:

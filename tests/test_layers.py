@@ -1,4 +1,7 @@
-"""Every layer computes what PyTorch's autograd computes: forward, backward, in either precision."""
+"""Every layer computes what PyTorch's autograd computes: forward, backward, in either precision.
+
+The ways to compute a convolution are held against each other in ``test_conv.py``.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,7 @@ from cnn.activations import (
     tanh,
     tanh_backward,
 )
-from cnn.conv import Conv2d, conv2d, conv2d_backward
-from cnn.correlation import conv2d_loops
-from cnn.correlation_grad import (
-    conv2d_correlation_backward,
-    conv2d_loops_backward,
-    conv2d_matrix,
-)
+from cnn.conv import SMALL, Conv2d, use
 from cnn.dense import linear, linear_backward
 from cnn.losses import (
     cross_entropy,
@@ -68,7 +65,7 @@ def assert_close(
     )
 
 
-# --- The convolution ---
+# --- Convolutions to try ---
 
 
 class Case(NamedTuple):
@@ -162,6 +159,16 @@ REGIMES: dict[str, tuple[dict[str, Strategy], Callable[[Case], bool]]] = {
         {"f": st.integers(1, 2), "p": st.integers(3, 6)},
         lambda case: case.p[0] > case.d * (case.f[0] - 1),
     ),
+    "unequal padding": (
+        {},
+        lambda case: case.p[0] != case.p[1] and case.p[2] != case.p[3],
+    ),
+    "dilation": (
+        {"f": st.integers(2, 4), "d": st.integers(2, 4)},
+        lambda case: case.d > 1,
+    ),
+    "one image": ({}, lambda case: case.N == 1),
+    "one channel": ({}, lambda case: case.C_in == 1),
 }
 
 
@@ -181,93 +188,6 @@ def autograd(
     z = torch.nn.functional.conv2d(padded, *inputs[1:], stride=case.s, dilation=case.d)
     z.backward(torch.tensor(dz))
     return (z.detach().numpy(), *(a.grad.numpy() for a in inputs))
-
-
-@pytest.mark.parametrize("regime", REGIMES)
-@given(data=st.data())
-@runs(100)
-def test_convolution_equals_autograd(regime: str, data: st.DataObject) -> None:
-    """A wrong index, rotation, crop or remainder in any implementation would differ."""
-    case = draw_case(data, regime)
-    x, W, b, dz = case.arrays()
-    expected = autograd(case, x, W, b, dz)
-    A = conv2d_matrix(W, case.size, **case.where)
-    z = (x.reshape(case.N, -1) @ A.T).reshape(dz.shape) + b[:, None, None]
-    dx = (dz.reshape(case.N, -1) @ A).reshape(x.shape)
-    for name, result in {
-        "conv2d": (
-            conv2d(x, W, b, **case.where),
-            *conv2d_backward(dz, x, W, **case.where),
-        ),
-        "correlation": (z, *conv2d_correlation_backward(dz, x, W, **case.where)),
-        "matrix": (z, dx),
-    }.items():
-        for what, a, e in zip(("z", "dx", "dW", "db"), result, expected, strict=False):
-            assert_close(a, e, 1e-10, f"{name}: {what}")
-
-
-@given(case=cases())
-@runs(60)
-def test_convolution_in_single_precision(case: Case) -> None:
-    """A hidden float64, or a sum that loses digits, would show in dtype or value."""
-    arrays = case.arrays()
-    x, W, b, dz = (a.astype(np.float32) for a in arrays)
-    result = conv2d(x, W, b, **case.where), *conv2d_backward(dz, x, W, **case.where)
-    for what, a, e in zip(
-        ("z", "dx", "dW", "db"), result, autograd(case, *arrays), strict=True
-    ):
-        assert a.dtype == np.float32, what
-        assert_close(a, e, 1e-4, what, floor=1.0)
-
-
-@pytest.mark.parametrize("regime", REGIMES)
-@given(data=st.data())
-@runs(20)
-def test_convolutions_agree_on_whole_numbers(regime: str, data: st.DataObject) -> None:
-    """An implementation that is right only up to rounding would be caught out."""
-    case = draw_case(data, regime, most=2)
-    x, W, b, dz = case.arrays(whole=True)
-    z, gradients = (
-        conv2d_loops(x, W, b, **case.where),
-        conv2d_loops_backward(dz, x, W, **case.where),
-    )
-    A = conv2d_matrix(W, case.size, **case.where)
-    np.testing.assert_array_equal(conv2d(x, W, b, **case.where), z)
-    np.testing.assert_array_equal(
-        (x.reshape(case.N, -1) @ A.T).reshape(z.shape) + b[:, None, None], z
-    )
-    np.testing.assert_array_equal(
-        (dz.reshape(case.N, -1) @ A).reshape(x.shape), gradients[0]
-    )
-    for backward in (conv2d_backward, conv2d_correlation_backward):
-        for a, e in zip(backward(dz, x, W, **case.where), gradients, strict=True):
-            np.testing.assert_array_equal(a, e)
-
-
-@given(case=cases(slack=st.integers(0, 2), most=2))
-@runs(20)
-def test_literal_loops_equal_autograd(case: Case) -> None:
-    """The reference itself could be wrong, and everything measured by it."""
-    x, W, b, dz = case.arrays()
-    result = (
-        conv2d_loops(x, W, b, **case.where),
-        *conv2d_loops_backward(dz, x, W, **case.where),
-    )
-    for what, a, e in zip(
-        ("z", "dx", "dW", "db"), result, autograd(case, x, W, b, dz), strict=True
-    ):
-        assert_close(a, e, 1e-10, what)
-
-
-def test_first_layer_skips_its_input() -> None:
-    """Without dx the other two gradients must stay what they are."""
-    x, W, b, dz = Case(2, 3, 4, (7, 6), (3, 2), 2, 1, (1, 0, 2, 1), 0).arrays()
-    where = {"stride": 2, "padding": (1, 0, 2, 1)}
-    _, *expected = conv2d_backward(dz, x, W, **where)
-    dx, *gradients = conv2d_backward(dz, x, W, **where, input_gradient=False)
-    assert dx is None
-    for a, e in zip(gradients, expected, strict=True):
-        np.testing.assert_array_equal(a, e)
 
 
 # --- The layers ---
@@ -437,7 +357,6 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "misaligned": misaligned,
     "read-only": read_only,
 }
-CONV = (conv2d_backward, conv2d_correlation_backward, conv2d_loops_backward)
 
 
 def conv_layer(x: np.ndarray, dz: np.ndarray) -> Arrays:
@@ -449,7 +368,7 @@ def conv_layer(x: np.ndarray, dz: np.ndarray) -> Arrays:
 
 def calls() -> dict[str, tuple[Callable[..., object], Arrays]]:
     """Return every function that computes, with arguments: whole numbers, as floats."""
-    x, W, b, dz = (
+    x, _, _, dz = (
         a.astype(float)
         for a in Case(2, 3, 4, (6, 5), (3, 2), 1, 1, (0,) * 4, 0).arrays(whole=True)
     )
@@ -462,12 +381,9 @@ def calls() -> dict[str, tuple[Callable[..., object], Arrays]]:
         table[backward.__name__] = (backward, (q, q / 9))
     for loss in (cross_entropy, cross_entropy_backward, error_rate):
         table[loss.__name__] = (loss, (z, y))
-    table |= {f.__name__: (f, (x, W, b)) for f in (conv2d, conv2d_loops)}
-    table |= {f.__name__: (f, (dz, x, W)) for f in CONV}
     return table | {
         "linear": (linear, (q, M, M[:, 0].copy())),
         "linear_backward": (linear_backward, (M[:, :3][:2], q, M)),
-        "conv2d_matrix": (lambda W: conv2d_matrix(W, (6, 5)), (W,)),
         "layers": (conv_layer, (x, z)),
     }
 
@@ -488,16 +404,20 @@ def test_memory_layout_does_not_matter(name: str, layout: str) -> None:
         assert_close(a, e, 1e-14)
 
 
+@pytest.mark.parametrize("implementation", ["auto", "numpy"])
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 @pytest.mark.parametrize("make", [simple_cnn, deep_cnn])
 def test_single_precision_throughout(
-    make: Callable[..., Sequential], optimizer: type[SGD] | type[Adam]
+    make: Callable[..., Sequential],
+    optimizer: type[SGD] | type[Adam],
+    implementation: str,
 ) -> None:
     """One float64 among the factors, and the network trains at half its speed, unnoticed."""
     rng = np.random.default_rng(0)
     net = make(rng=rng)
     opt = optimizer(net.params, lr=0.01)
-    x, y = rng.random((8, 1, 28, 28), np.float32), rng.integers(0, 10, 8)
+    x, y = rng.random((12, 1, 28, 28), np.float32), rng.integers(0, 10, 12)
+    assert x.size >= SMALL  # enough for the compiled loops
     wide: set[str] = set()
 
     def watch(frame: FrameType, event: str, result: object) -> None:
@@ -507,6 +427,7 @@ def test_single_precision_throughout(
                 if isinstance(a, np.ndarray | np.floating) and a.dtype == np.float64:
                     wide.add(f"{code.co_filename}, {code.co_name}: {name}")
 
+    before = use(implementation)
     sys.setprofile(watch)
     try:
         for _ in range(2):
@@ -514,6 +435,7 @@ def test_single_precision_throughout(
         evaluate(net, x, y, batch_size=3)
     finally:
         sys.setprofile(None)
+        use(before)
     assert not wide
     held = [*net.params.values(), *net.grads.values()]
     held += [a for memory in opt.memory.values() for a in memory.values()]

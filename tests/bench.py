@@ -1,0 +1,311 @@
+"""Measure training steps, ours beside PyTorch's, and write them to ``book/runs/bench.json``.
+
+    python tests/bench.py [--out FILE] [--quick]
+
+Ours and PyTorch take turns in one process, round after round, so that whatever else the machine
+does meets both. Every setting gets a process of its own: threads that one library keeps spinning
+would slow down the next. Not a test: no verdict depends on a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+
+import numpy as np
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "runs" / "bench.json"
+BATCHES = (16, 32, 64, 100, 128, 256, 512, 1024)
+ROUNDS = 5
+# what our side is made of: the argument of cnn.conv.use, and the environment of the process
+OURS: dict[str, tuple[str, dict[str, str]]] = {
+    "compiled": ("auto", {}),
+    "numpy": ("numpy", {}),
+    "compiled, dense by BLAS": ("auto", {}),
+    "compiled, threads that sleep": ("auto", {"NUMBA_THREADING_LAYER": "workqueue"}),
+    "compiled, busy machine": ("auto", {}),
+    "compiled, short spin, busy machine": ("auto", {"GOMP_SPINCOUNT": "3000"}),
+}
+Step = Callable[[], object]
+
+
+def our_steps(network: str, ours: str, x: np.ndarray, y: np.ndarray) -> dict[str, Step]:
+    """Return one training step and one forward pass of ours."""
+    import cnn
+    from cnn.dense import linear, linear_backward
+    from cnn.network import twins
+
+    cnn.conv.use(OURS[ours][0])
+    if "BLAS" in ours:
+        twins.pop(linear), twins.pop(linear_backward)
+    net = getattr(cnn, f"{network}_cnn")(rng=np.random.default_rng(0))
+    optimizer = cnn.Adam(net.params)
+    return {
+        "step": lambda: cnn.train_step(net, optimizer, x, y),
+        "forward": lambda: net(x),
+    }
+
+
+def torch_steps(
+    network: str, fused: bool, x: np.ndarray, y: np.ndarray
+) -> dict[str, Step]:
+    """Return one training step and one forward pass of PyTorch's twin."""
+    import torch
+    from torch import nn
+
+    convolutions = {
+        "simple": [nn.Conv2d(1, 2, 5), nn.ReLU()],
+        "deep": [
+            *(nn.Conv2d(1, 4, 5, padding=2), nn.ReLU()),
+            *(nn.Conv2d(4, 8, 5, stride=2, padding=2), nn.ReLU()),
+            *(nn.Conv2d(8, 12, 4, stride=2, padding=1), nn.ReLU()),
+        ],
+    }[network]
+    inputs = {"simple": 2 * 24 * 24, "deep": 12 * 7 * 7}[network]
+    dense = [nn.Linear(inputs, 200), nn.ReLU(), nn.Linear(200, 10)]
+    net = nn.Sequential(*convolutions, nn.Flatten(), *dense)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
+    images, labels = torch.from_numpy(x), torch.from_numpy(y)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def forward() -> object:
+        with torch.no_grad():
+            return net(images)
+
+    return {"step": step, "forward": forward}
+
+
+def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images and labels: their values do not matter to the time."""
+    rng = np.random.default_rng(size)
+    return rng.random((size, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, size)
+
+
+def in_turns(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Return each contestant's times in seconds, in rounds of ``repeats`` steps."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(ROUNDS):
+        names = list(steps)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for _ in range(3):  # wake the threads, fill the caches
+                steps[name]()
+            for _ in range(repeats):
+                start = perf_counter()
+                steps[name]()
+                times[name].append(perf_counter() - start)
+    return times
+
+
+def measure(
+    ours: str, threads: int, network: str, batch: int, quick: bool
+) -> list[dict]:
+    """Return a record for each contestant and each kind of work."""
+    x, y = batch_of(batch)
+    contestants = {
+        ours: our_steps(network, ours, x, y),
+        "PyTorch": torch_steps(network, False, x, y),
+        "PyTorch, fused Adam": torch_steps(network, True, x, y),
+    }
+    records = []
+    for what in ("step", "forward") if batch == 100 else ("step",):
+        steps = {name: kinds[what] for name, kinds in contestants.items()}
+        repeats = 4 if quick else max(8, min(50, 5000 // batch))
+        for name, times in in_turns(steps, repeats).items():
+            low, _, high = quantiles(times, n=4)
+            records.append(
+                {
+                    "who": name,
+                    "beside": ours,
+                    "network": network,
+                    "threads": threads,
+                    "batch": batch,
+                    "what": what,
+                    "steps": len(times),
+                    "median": median(times),
+                    "quartiles": [low, high],
+                }
+            )
+    return records
+
+
+def memory(who: str, network: str, batch: int) -> list[dict]:
+    """Return by how many bytes ten steps raise this process's peak memory."""
+    x, y = batch_of(batch)
+    make = {"PyTorch": lambda: torch_steps(network, False, x, y)["step"]}
+    step = make.get(who, lambda: our_steps(network, who, x, y)["step"])()
+    tiny = batch_of(2)
+    small = {"PyTorch": lambda: torch_steps(network, False, *tiny)["step"]}
+    small.get(who, lambda: our_steps(network, who, *tiny)["step"])()()
+    before = resident("VmRSS")
+    for _ in range(10):
+        step()
+    peak = resident("VmHWM") - before
+    return [
+        {
+            "who": who,
+            "network": network,
+            "batch": batch,
+            "what": "memory",
+            "bytes": peak,
+        }
+    ]
+
+
+def resident(field: str) -> int:
+    """Return this process's memory in bytes, now (VmRSS) or at its peak (VmHWM); Linux only."""
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith(field + ":"):
+            return 1024 * int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {field}: memory is measured on Linux only")
+
+
+def worker(job: dict) -> list[dict]:
+    """Do one job in this process."""
+    if job["kind"] == "memory":
+        return memory(job["who"], job["network"], job["batch"])
+    import torch  # before our loops start threads, so that neither's settings reach the other
+
+    torch.set_num_threads(job["threads"])
+    if job["ours"] != "numpy":
+        import numba
+
+        numba.set_num_threads(job["threads"])
+    cases = [
+        (network, batch) for network in ("simple", "deep") for batch in job["batches"]
+    ]
+    return [
+        record
+        for network, batch in cases
+        for record in measure(job["ours"], job["threads"], network, batch, job["quick"])
+    ]
+
+
+def jobs(quick: bool) -> list[dict]:
+    """Return what is to be measured, a process for each."""
+    batches = (100,) if quick else BATCHES
+    main = [
+        {
+            "kind": "time",
+            "ours": ours,
+            "threads": threads,
+            "batches": batches,
+            "quick": quick,
+        }
+        for ours in ("compiled", "numpy")
+        for threads in (2, 1)
+    ]
+    tried = [
+        {"kind": "time", "ours": ours, "threads": 2, "batches": (100,), "quick": quick}
+        for ours in OURS
+        if "," in ours
+    ]
+    peaks = [
+        {"kind": "memory", "who": who, "network": network, "batch": batch, "threads": 2}
+        for who in ("compiled", "numpy", "PyTorch")
+        for network in ("simple", "deep")
+        for batch in (100, 1024)
+    ]
+    return main + tried + peaks
+
+
+def run(job: dict) -> list[dict]:
+    """Do one job in a process of its own, with the number of threads set from its start."""
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(variables, str(job["threads"]))
+    environment |= OURS[job["ours"]][1] if "ours" in job else {}
+    # two programs that want a core each
+    count = 2 if "busy" in job.get("ours", "") else 0
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(count)
+    ]
+    result = subprocess.run(
+        [sys.executable, __file__, "--job", json.dumps(job)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for program in busy:
+        program.kill()
+    if result.returncode:
+        raise SystemExit(f"bench: {job} failed:\n{result.stderr}")
+    return json.loads(result.stdout)
+
+
+def machine() -> dict[str, str | int]:
+    """Return what the numbers depend on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text("utf-8").splitlines() if "model name" in x]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    packages = ("numpy", "numba", "torch")
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def ratios(records: list[dict]) -> list[str]:
+    """Return the lines of the table: our time, the faster PyTorch's, and their ratio."""
+    lines = [
+        f"{'who':34} {'net':7} {'threads':>7} {'batch':>6} "
+        f"{'ours ms':>8} {'PyTorch ms':>10} {'ratio':>6}"
+    ]
+    for r in records:
+        if r["what"] == "step" and r["who"] == r["beside"]:
+            key = ("beside", "network", "threads", "batch", "what")
+            rivals = [
+                o for o in records if o["what"] == "step" and o["who"] != r["who"]
+            ]
+            best = min(o["median"] for o in rivals if all(o[k] == r[k] for k in key))
+            lines.append(
+                f"{r['who']:34} {r['network']:7} {r['threads']:7} {r['batch']:6} "
+                f"{1e3 * r['median']:8.2f} {1e3 * best:10.2f} {best / r['median']:6.2f}"
+            )
+    return lines
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT, help="the file to write")
+    parser.add_argument("--quick", action="store_true", help="batch 100, few steps")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        print(json.dumps(worker(json.loads(args.job))))
+        return
+    from tqdm import tqdm
+
+    from cnn.training import replace_file
+
+    todo = tqdm(jobs(args.quick), unit="job", disable=None)
+    records = [record for job in todo for record in run(job)]
+    result = json.dumps({"machine": machine(), "records": records}, indent=1) + "\n"
+    replace_file(args.out, lambda file: file.write(result.encode()))
+    print(*ratios(records), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""No classic mistake gets through the checks, and no check is there for nothing."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import threading
+from collections import Counter
+from functools import cache
+from operator import attrgetter
+from types import ModuleType
+
+import numpy as np
+import pytest
+from bs4 import BeautifulSoup
+from checks import CHECKS, SUBJECTS
+from mistakes import MISTAKES, Mistake, edit, mutate, run_check, run_checks, table
+
+import cnn
+
+FIRST = {mistake.subject: mistake for mistake in reversed(MISTAKES)}
+APPLY = [(subject, name) for subject, checks in SUBJECTS.items() for name in checks]
+each_mistake = pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.name)
+results = cache(run_checks)
+
+
+@pytest.mark.parametrize(("subject", "name"), APPLY)
+def test_right_code_passes(subject: str, name: str) -> None:
+    """A check that always raises, or at any copy of a module, would see every mistake."""
+    mistake = FIRST[subject]
+    right = importlib.import_module(f"cnn.{mistake.where.partition('.')[0]}")
+    for module in (right, mutate(mistake._replace(new=mistake.old))):
+        SUBJECTS[subject][name](module)
+
+
+@each_mistake
+def test_no_mistake_gets_through(mistake: Mistake) -> None:
+    """The check that was named in advance must see it: a wrong number, or an error."""
+    seen = {name for name, result in results(mistake).items() if result != "passes"}
+    assert seen, "every check lets it pass"
+    assert mistake.killer in seen, f"it is seen by {sorted(seen)} only"
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_each_check_sees_something(name: str) -> None:
+    """A check that sees nothing is no check."""
+    assert any(results(mistake).get(name, "passes") != "passes" for mistake in MISTAKES)
+
+
+@each_mistake
+def test_each_mistake_changes_the_program(mistake: Mistake) -> None:
+    """An edit of a comment, or of spaces, would be no mistake."""
+    before, after = (ast.dump(ast.parse(source)) for source in edit(mistake))
+    assert before != after
+
+
+def test_the_list_is_in_order() -> None:
+    """Two mistakes of one name would share a row; a subject without mistakes tests nothing."""
+    assert max(Counter(mistake.name for mistake in MISTAKES).values()) == 1
+    assert {mistake.subject for mistake in MISTAKES} == SUBJECTS.keys()
+    assert all(checks.keys() <= CHECKS.keys() for checks in SUBJECTS.values())
+    assert len(MISTAKES) >= 20
+
+
+@pytest.mark.parametrize(("old", "count"), [("dz.product(", "0"), ("z", "[2-9]")])
+def test_a_mistake_that_fits_no_more_is_told(old: str, count: str) -> None:
+    """Where the code has changed, the list must not quietly test something else."""
+    mistake = Mistake("a name", "losses.cross_entropy", "cross-entropy", "", old, "")
+    with pytest.raises(LookupError, match=f"'a name'.*{count} times; expected once"):
+        mutate(mistake)
+
+
+def test_the_package_stays_right() -> None:
+    """The wrong copies must not be what anybody imports."""
+    for mistake in MISTAKES:
+        mutate(mistake)
+        module = sys.modules[f"cnn.{mistake.where.partition('.')[0]}"]
+        assert module.__file__, "a copy has no file"
+        code = attrgetter(mistake.where.partition(".")[2])(module).__code__
+        assert code.co_filename == module.__file__
+
+
+def test_the_wrong_function_is_the_one_that_others_call() -> None:
+    """A copy whose functions call the right ones would prove nothing."""
+    mistake = next(m for m in MISTAKES if m.where == "correlation_grad.crop")
+    wrong = mutate(mistake)
+    assert wrong.conv2d_correlation_backward.__globals__["crop"] is wrong.crop
+    assert wrong.crop is not cnn.correlation_grad.crop
+
+
+def test_a_check_that_runs_in_circles_is_ended() -> None:
+    """A mistake in a loop's condition must not stop the tests."""
+
+    def circle(module: ModuleType) -> None:
+        while module:
+            pass
+
+    before = set(threading.enumerate())
+    assert run_check(circle, cnn, seconds=0.1) == "hangs"
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_verdicts() -> None:
+    """What a check finds and what it stumbles over are told apart; warnings stay inside."""
+
+    def wrong(module: ModuleType) -> None:
+        assert np.exp(np.float64(1e4)) < 0
+
+    assert run_check(wrong, cnn) == "differs"
+    assert run_check(lambda module: module.nothing, cnn) == "raises"
+    assert run_check(lambda module: None, cnn) == "passes"
+
+
+def test_the_table_holds_every_result() -> None:
+    """A row or a mark left out would look like a check that does not apply."""
+    expected = {mistake.name: results(mistake) for mistake in MISTAKES}
+    soup = BeautifulSoup(table(expected), "html.parser")
+    assert [th.text for th in soup.select("thead th")] == list(CHECKS)
+    rows = {row.th.text: row.find_all("td") for row in soup.select("tbody tr")}
+    assert rows.keys() == expected.keys()
+    for mistake in MISTAKES:
+        cells = dict(zip(CHECKS, rows[mistake.name], strict=True))
+        shown = {
+            name: cell["class"][0] for name, cell in cells.items() if cell.get("class")
+        }
+        assert shown == expected[mistake.name]
+        assert "named" in cells[mistake.killer]["class"]
