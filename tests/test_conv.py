@@ -435,7 +435,7 @@ def test_adam_in_any_order_in_memory(number: int, order: str) -> None:
 
 # --- Who is chosen ---
 
-LARGE, FEW = (10, 1, 29, 29), (1, 1, 29, 29)
+LARGE, FEW = (30, 1, 29, 29), (1, 1, 29, 29)
 
 
 @pytest.fixture
@@ -569,7 +569,7 @@ from cnn.network import twins
 
 assert not FAST and not twins
 rng = np.random.default_rng(0)
-x, y = rng.random((12, 1, 28, 28), np.float32), rng.integers(0, 10, 12)
+x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)
 assert x.size >= SMALL
 net = cnn.deep_cnn(rng=rng)
 J = [cnn.train_step(net, optimizer, x, y) for optimizer in [cnn.Adam(net.params)] * 9]

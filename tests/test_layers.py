@@ -416,7 +416,7 @@ def test_single_precision_throughout(
     rng = np.random.default_rng(0)
     net = make(rng=rng)
     opt = optimizer(net.params, lr=0.01)
-    x, y = rng.random((12, 1, 28, 28), np.float32), rng.integers(0, 10, 12)
+    x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)
     assert x.size >= SMALL  # enough for the compiled loops
     wide: set[str] = set()
 
