@@ -91,6 +91,21 @@ def torch_steps(
     return {"step": step, "forward": forward}
 
 
+def on_one_thread(steps: dict[str, Step]) -> dict[str, Step]:
+    """Return the same work done by one thread: beside two, in the same run."""
+    import numba
+
+    def alone(step: Step) -> Step:
+        def run() -> None:
+            numba.set_num_threads(1)
+            step()
+            numba.set_num_threads(2)
+
+        return run
+
+    return {what: alone(step) for what, step in steps.items()}
+
+
 def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return random images and labels: their values do not matter to the time."""
     rng = np.random.default_rng(size)
@@ -122,6 +137,8 @@ def measure(
         "PyTorch": torch_steps(network, False, x, y),
         "PyTorch, fused Adam": torch_steps(network, True, x, y),
     }
+    if ours == "compiled" and threads == 2:
+        contestants["compiled, one thread"] = on_one_thread(contestants[ours])
     records = []
     for what in ("step", "forward") if batch == 100 else ("step",):
         steps = {name: kinds[what] for name, kinds in contestants.items()}
@@ -276,7 +293,7 @@ def ratios(records: list[dict]) -> list[str]:
         if r["what"] == "step" and r["who"] == r["beside"]:
             key = ("beside", "network", "threads", "batch", "what")
             rivals = [
-                o for o in records if o["what"] == "step" and o["who"] != r["who"]
+                o for o in records if o["what"] == "step" and "PyTorch" in o["who"]
             ]
             best = min(o["median"] for o in rivals if all(o[k] == r[k] for k in key))
             lines.append(
