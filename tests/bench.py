@@ -15,11 +15,11 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import quantiles
 from time import perf_counter
 
 import numpy as np
@@ -91,19 +91,70 @@ def torch_steps(
     return {"step": step, "forward": forward}
 
 
-def on_one_thread(steps: dict[str, Step]) -> dict[str, Step]:
-    """Return the same work done by one thread: beside two, in the same run."""
+def on_threads(step: Step, threads: int) -> Step:
+    """Return the same work done by so many threads: beside other numbers, in the same run."""
     import numba
 
-    def alone(step: Step) -> Step:
-        def run() -> None:
-            numba.set_num_threads(1)
-            step()
-            numba.set_num_threads(2)
+    def run() -> None:
+        numba.set_num_threads(threads)
+        step()
 
-        return run
+    return run
 
-    return {what: alone(step) for what, step in steps.items()}
+
+def arithmetic() -> Step:
+    """Return two tasks of multiplying and adding in registers: what two cores give at most."""
+    import numba
+
+    @numba.njit(parallel=True, fastmath={"contract"})
+    def burn(n, rate, rise):
+        total = np.zeros(2)
+        for task in numba.prange(2):
+            a = b = c = d = e = f = g = h = 1.0 + task
+            for _ in range(n):
+                a, b, c, d = (
+                    a * rate + rise,
+                    b * rate + rise,
+                    c * rate + rise,
+                    d * rate + rise,
+                )
+                e, f, g, h = (
+                    e * rate + rise,
+                    f * rate + rise,
+                    g * rate + rise,
+                    h * rate + rise,
+                )
+            total[task] = a + b + c + d + e + f + g + h
+        return total
+
+    return lambda: burn(300_000, 0.999, 0.001)
+
+
+def scaling(quick: bool) -> list[dict]:
+    """Return records of one thread and two, and of all large batches, all taking turns."""
+    contestants = {("arithmetic", "", 0): arithmetic()}
+    for network in ("simple", "deep"):
+        for batch in (100,) if quick else BATCHES[2:]:
+            step = our_steps(network, "compiled", *batch_of(batch))["step"]
+            contestants["compiled", network, batch] = step
+    steps = {
+        (threads, *key): on_threads(step, threads)
+        for key, step in contestants.items()
+        for threads in (2, 1)
+    }
+    repeats = {key: max(4, min(20, 2000 // (key[3] or 100))) for key in steps}
+    times = in_turns(steps, repeats, 2 if quick else 20)
+    return [
+        {
+            "who": who,
+            "network": network,
+            "threads": threads,
+            "batch": batch,
+            "what": "in turns",
+            **summary(times[threads, who, network, batch]),
+        }
+        for threads, who, network, batch in steps
+    ]
 
 
 def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,19 +163,32 @@ def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((size, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, size)
 
 
-def in_turns(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+def in_turns(
+    steps: dict[Hashable, Step], repeats: dict[Hashable, int], rounds: int = ROUNDS
+) -> dict[Hashable, list[float]]:
     """Return each contestant's times in seconds, in rounds of ``repeats`` steps."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(ROUNDS):
+    times: dict[Hashable, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds):
         names = list(steps)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             for _ in range(3):  # wake the threads, fill the caches
                 steps[name]()
-            for _ in range(repeats):
+            for _ in range(repeats[name]):
                 start = perf_counter()
                 steps[name]()
                 times[name].append(perf_counter() - start)
     return times
+
+
+def summary(times: list[float]) -> dict[str, int | float | list[float]]:
+    """Return how many times there are, their median, quartiles and minimum."""
+    low, middle, high = quantiles(times, n=4)
+    return {
+        "steps": len(times),
+        "median": middle,
+        "quartiles": [low, high],
+        "minimum": min(times),
+    }
 
 
 def measure(
@@ -137,14 +201,11 @@ def measure(
         "PyTorch": torch_steps(network, False, x, y),
         "PyTorch, fused Adam": torch_steps(network, True, x, y),
     }
-    if ours == "compiled" and threads == 2:
-        contestants["compiled, one thread"] = on_one_thread(contestants[ours])
     records = []
     for what in ("step", "forward") if batch == 100 else ("step",):
         steps = {name: kinds[what] for name, kinds in contestants.items()}
         repeats = 4 if quick else max(8, min(50, 5000 // batch))
-        for name, times in in_turns(steps, repeats).items():
-            low, _, high = quantiles(times, n=4)
+        for name, times in in_turns(steps, dict.fromkeys(steps, repeats)).items():
             records.append(
                 {
                     "who": name,
@@ -153,9 +214,7 @@ def measure(
                     "threads": threads,
                     "batch": batch,
                     "what": what,
-                    "steps": len(times),
-                    "median": median(times),
-                    "quartiles": [low, high],
+                    **summary(times),
                 }
             )
     return records
@@ -199,10 +258,12 @@ def worker(job: dict) -> list[dict]:
     import torch  # before our loops start threads, so that neither's settings reach the other
 
     torch.set_num_threads(job["threads"])
-    if job["ours"] != "numpy":
+    if job.get("ours") != "numpy":
         import numba
 
         numba.set_num_threads(job["threads"])
+    if job["kind"] == "scaling":
+        return scaling(job["quick"])
     cases = [
         (network, batch) for network in ("simple", "deep") for batch in job["batches"]
     ]
@@ -238,7 +299,7 @@ def jobs(quick: bool) -> list[dict]:
         for network in ("simple", "deep")
         for batch in (100, 1024)
     ]
-    return main + tried + peaks
+    return [{"kind": "scaling", "threads": 2, "quick": quick}, *main, *tried, *peaks]
 
 
 def run(job: dict) -> list[dict]:
