@@ -12,7 +12,7 @@ override CNN_DATA := $(abspath $(CNN_DATA))
 export CNN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run export check train bench clean
+.PHONY: help book test run export check train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,10 +51,13 @@ check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 
 	@$(BIN)/python -m pytest -q -m check -o addopts=--strict-markers tests
 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
-	@$(BIN)/python -m cnn.mnist
+	@$(BIN)/python -m cnn train
 
 bench: $(READY) ## time training steps beside PyTorch's, for chapter 12 (some minutes)
 	@$(BIN)/python tests/bench.py
+
+replicate: $(READY) ## train with every recipe and seed, for chapters 17 and 18 (hours)
+	@$(BIN)/python book/tools/replicate.py
 
 clean: ## remove builds and caches (not .venv, not data)
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

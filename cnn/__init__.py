@@ -14,7 +14,8 @@ A small network learns to read the handwritten digits that come with the package
 0.06
 
 So it misreads 6 % of the 299 digits that it has never seen. ``simple_cnn`` and
-``deep_cnn`` are the book's two networks; ``python -m cnn.mnist`` trains one on MNIST.
+``deep_cnn`` are the book's two networks; the program ``cnn`` (``python -m cnn --help``) trains
+them on MNIST, tests them, and reads digits from pictures.
 
 Images and labels are in ``data``, costs in ``losses``, layers in ``network``, ``conv``,
 ``pooling`` and ``regularization``, optimisers in ``optimizers``, the loop in ``training``;
@@ -25,9 +26,10 @@ Exported from book/package.ipynb: edit the chapter and run `make export`.
 
 from .conv import Conv2d, conv2d, conv2d_backward, use
 from .correlation import output_size
-from .data import Dataset, batches, digits, load, one_hot
+from .data import Dataset, batches, digits, load, one_hot, read_folder
 from .gradcheck import check_gradient, numerical_gradient, relative_error
 from .losses import cross_entropy, cross_entropy_backward, error_rate, softmax
+from .mnist import load_weights, probabilities, save_weights, train
 from .models import count_parameters, deep_cnn, simple_cnn, summary
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
 from .optimizers import SGD, Adam, ExponentialDecay, kaiming_normal_, xavier_normal_
@@ -46,6 +48,7 @@ __all__ = [
     "digits",
     "load",
     "one_hot",
+    "read_folder",
     "check_gradient",
     "numerical_gradient",
     "relative_error",
@@ -53,6 +56,10 @@ __all__ = [
     "cross_entropy_backward",
     "error_rate",
     "softmax",
+    "load_weights",
+    "probabilities",
+    "save_weights",
+    "train",
     "count_parameters",
     "deep_cnn",
     "simple_cnn",

@@ -29,6 +29,7 @@ __all__ = [
     "MNIST_SHA256",
     "MNIST_MIRRORS",
     "download_mnist",
+    "read_folder",
     "mnist",
     "load",
     "batches",
@@ -471,8 +472,51 @@ def _find(folder: Path, name: str) -> Path | None:
     )
 
 
+def read_folder(folder: str | os.PathLike, name: str | None = None) -> Dataset:
+    """Read four IDX files, named as MNIST's, from ``folder``: MNIST itself, or another set.
+
+    Parameters
+    ----------
+    folder : path-like
+        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same two with
+        ``t10k``, each as it is or compressed (``.gz``).
+    name : str, optional
+        What to call the data; by default the folder's name.
+
+    Returns
+    -------
+    Dataset
+        Images of shape (N, 1, H, W), float32, between 0 and 1, and their labels, int64.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing; the message names it.
+    ValueError
+        A file is damaged, or the images and labels are not equally many.
+    """
+    folder, arrays = Path(folder), []
+    for file in MNIST_SHA256:
+        path = _find(folder, file)
+        if path is None:
+            raise FileNotFoundError(
+                f"{folder / file}[.gz] does not exist: expected a folder with four files, "
+                f"{', '.join(MNIST_SHA256)}"
+            )
+        arrays.append(read_idx(path, ndim=3 if "images" in file else 1))
+    x_train, y_train, x_test, y_test = arrays
+    for what, x, y in (("train", x_train, y_train), ("t10k", x_test, y_test)):
+        if len(x) != len(y):
+            raise ValueError(
+                f"{folder}: {what} holds {len(x)} images but {len(y)} labels"
+            )
+    y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
+    name = folder.resolve().name if name is None else name
+    return Dataset(name, scale(x_train), y_train, scale(x_test), y_test)
+
+
 def mnist(root: str | os.PathLike | None = None, download: bool = False) -> Dataset:
-    """Read MNIST, or any data in its format, from ``root/MNIST/raw``.
+    """Read MNIST from ``root/MNIST/raw``.
 
     Parameters
     ----------
@@ -502,23 +546,13 @@ def mnist(root: str | os.PathLike | None = None, download: bool = False) -> Data
     folder = root / "MNIST" / "raw"
     if download:
         download_mnist(folder)
-    arrays = []
-    for name in MNIST_SHA256:
-        path = _find(folder, name)
-        if path is None:
-            raise FileNotFoundError(
-                f"{folder / name}[.gz] does not exist: set CNN_DATA to the folder that holds "
-                "MNIST/raw, or call mnist(download=True)"
-            )
-        arrays.append(read_idx(path, ndim=3 if "images" in name else 1))
-    x_train, y_train, x_test, y_test = arrays
-    for what, x, y in (("train", x_train, y_train), ("t10k", x_test, y_test)):
-        if len(x) != len(y):
-            raise ValueError(
-                f"{folder}: {what} holds {len(x)} images but {len(y)} labels"
-            )
-    y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
-    return Dataset("MNIST", scale(x_train), y_train, scale(x_test), y_test)
+    try:
+        return read_folder(folder, "MNIST")
+    except FileNotFoundError as err:
+        raise FileNotFoundError(
+            f"{err}. Set CNN_DATA to the folder that holds MNIST/raw, or call "
+            "mnist(download=True)"
+        ) from err
 
 
 def load(root: str | os.PathLike | None = None, download: bool = False) -> Dataset:

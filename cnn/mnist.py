@@ -3,21 +3,34 @@
 Exported from book/17-mnist.ipynb: edit the chapter and run `make export`.
 """
 
-import argparse
+import itertools
 import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import Dataset, load
-from .models import count_parameters, simple_cnn
+from .data import Dataset, check_array, check_integer
+from .losses import softmax
+from .models import deep_cnn, simple_cnn
 from .network import Sequential
-from .optimizers import Adam
-from .training import History, fit, replace_file, save_arrays
+from .optimizers import Adam, ExponentialDecay
+from .training import History, fit, in_use, replace_file
 
-__all__ = ["EPOCHS", "SEED", "train_simple", "plot_curves", "main"]
+__all__ = [
+    "SEED",
+    "MODELS",
+    "DECAY",
+    "RECIPES",
+    "epochs_for",
+    "prepare",
+    "train",
+    "plot_curves",
+    "probabilities",
+    "save_weights",
+    "load_weights",
+]
 
 
 if TYPE_CHECKING:
@@ -27,27 +40,100 @@ if TYPE_CHECKING:
 # --- What is decided beforehand ---
 
 
-EPOCHS = {"MNIST": 15, "digits": 120}
-SEED = 3
+SEED = 0
+MODELS = {"simple": simple_cnn, "deep": deep_cnn}
+DECAY = ExponentialDecay(gamma_max=0.003, gamma_min=0.0001, tau=2000)
+# learning rate or schedule, and the share of the 200 units that are switched off
+RECIPES = {"constant": (1e-3, 0.0), "schedule": (DECAY, 0.0), "dropout": (DECAY, 0.5)}
 
 
-def train_simple(
+def epochs_for(data: Dataset) -> int:
+    """Return how many epochs are trained: 15, or 120 on the much smaller embedded digits.
+
+    Parameters
+    ----------
+    data : Dataset
+        What is learned from.
+
+    Returns
+    -------
+    int
+        The number of epochs.
+
+    Raises
+    ------
+    AttributeError
+        ``data`` has no name: it is no ``Dataset``.
+    """
+    return 120 if data.name == "digits" else 15
+
+
+def prepare(
+    model: str = "simple",
+    recipe: str = "constant",
+    *,
+    seed: int = SEED,
+    num_classes: int = 10,
+    dtype: type = np.float32,
+) -> tuple[Sequential, Adam, np.random.Generator]:
+    """Make all that a run begins with: the network, its optimiser, and what shuffles the images.
+
+    Parameters
+    ----------
+    model : str
+        A key of ``MODELS``: ``"simple"`` for Table 1, ``"deep"`` for Table 2.
+    recipe : str
+        A key of ``RECIPES``: ``"constant"``, ``"schedule"`` or ``"dropout"``.
+    seed : int
+        Where all chance comes from: initial weights, dropout, the order of the images.
+    num_classes : int
+        How many scores the network gives.
+    dtype : type
+        What it computes in, np.float32 or np.float64.
+
+    Returns
+    -------
+    net : Sequential
+        The network with its initial weights.
+    optimizer : Adam
+        Its optimiser.
+    order : np.random.Generator
+        Shuffles the images: to be given to ``fit`` as ``rng``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``model`` or ``recipe`` is no such key, or a number is out of range.
+    """
+    for name, value, known in (("model", model, MODELS), ("recipe", recipe, RECIPES)):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+    check_integer("seed", seed, 0)
+    lr, dropout = RECIPES[recipe]
+    init, order = np.random.default_rng(seed).spawn(2)
+    net = MODELS[model](rng=init, dtype=dtype, num_classes=num_classes, dropout=dropout)
+    return net, Adam(net.params, lr=lr), order
+
+
+def train(
     data: Dataset,
+    model: str = "simple",
+    recipe: str = "constant",
     *,
     epochs: int | None = None,
     seed: int = SEED,
     checkpoint: str | os.PathLike | None = None,
 ) -> tuple[Sequential, History]:
-    """Train the network of Table 1: Adam with 0.001, batches of 100, a test every 100 iterations.
+    """Train a network: batches of 100 images, a test every 100 iterations.
 
     Parameters
     ----------
     data : Dataset
-        What to learn from and what to test on.
+        What to learn from and what to test on: images of 28×28 pixels, any number of classes.
+    model, recipe, seed
+        As for ``prepare``.
     epochs : int, optional
-        How many times each image is seen; by default ``EPOCHS[data.name]``.
-    seed : int
-        Where all chance comes from: the initial weights and the order of the images.
+        How many times each image is seen; by default ``epochs_for(data)``.
     checkpoint : path-like, optional
         A file written at each test; where it exists, training goes on from it.
 
@@ -61,71 +147,67 @@ def train_simple(
     Raises
     ------
     TypeError, ValueError
-        The data are not what they should be, a number is out of range, or the checkpoint is
+        The data are not what they should be, an argument is out of range, or the checkpoint is
         damaged or belongs to another run.
     FloatingPointError
         The cost became NaN or infinite.
     """
+    check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
+    num_classes = int(max(data.y_train.max(), data.y_test.max())) + 1
+    net, optimizer, order = prepare(model, recipe, seed=seed, num_classes=num_classes)
     if epochs is None:
-        if data.name not in EPOCHS:
-            raise ValueError(
-                f"the data are named {data.name!r}: say how many epochs to train"
-            )
-        epochs = EPOCHS[data.name]
-    init, order = np.random.default_rng(seed).spawn(2)
-    net = simple_cnn(rng=init)
-    optimizer = Adam(net.params, lr=1e-3)
+        epochs = epochs_for(data)
     return net, fit(
         net, optimizer, data, epochs=epochs, rng=order, checkpoint=checkpoint
     )
 
 
-# --- The run ---
+# --- The runs ---
 
 
-def plot_curves(history: History, path: str | os.PathLike | None = None) -> "Figure":
+def plot_curves(
+    histories: Mapping[str, History], path: str | os.PathLike | None = None
+) -> "Figure":
     """Draw the losses on a logarithmic scale and, below, the error rate on the test set.
 
     Parameters
     ----------
-    history : History
-        What ``fit`` returned.
+    histories : mapping of str to History
+        What ``fit`` returned, by the name that the run has in the legend.
     path : path-like, optional
         Where to save the picture; the name's ending says in which format.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The picture.
+        The picture: thin lines are the mean loss of 100 batches, thick ones come from the test set.
 
     Raises
     ------
     ImportError
         Matplotlib is not installed.
     ValueError
-        The history holds no test.
+        A history holds no test, or there is no history.
     """
     from matplotlib.figure import Figure
 
-    if not history.iterations:
-        raise ValueError("the history holds no test yet: there is nothing to draw")
+    if not histories or not all(h.iterations for h in histories.values()):
+        raise ValueError(
+            f"histories is {histories!r:.60}; expected runs with at least one test each"
+        )
     figure = Figure(figsize=(6.5, 5.4), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
-    t = np.arange(1, len(history.loss) + 1)
-    window = min(100, len(t))
-    mean = np.convolve(history.loss, np.full(window, 1 / window), "valid")
-    above.semilogy(
-        t, history.loss, color="C0", alpha=0.25, lw=0.6, label="loss of one batch"
-    )
-    above.semilogy(
-        t[window - 1 :], mean, color="C0", label=f"mean of the last {window}"
-    )
-    above.semilogy(
-        history.iterations, history.test_loss, "C1", label="loss on the test set"
-    )
+    for i, (name, history) in enumerate(histories.items()):
+        window = min(100, len(history.loss))
+        mean = np.convolve(history.loss, np.full(window, 1 / window), "valid")
+        t = np.arange(window, len(history.loss) + 1)
+        above.semilogy(t, mean, f"C{i}", lw=0.7, label=f"{name}, training")
+        above.semilogy(
+            history.iterations, history.test_loss, f"C{i}", lw=2, label=f"{name}, test"
+        )
+        below.plot(history.iterations, 100 * np.array(history.test_error), f"C{i}")
     above.set_ylabel("cross-entropy")
     above.legend()
-    below.plot(history.iterations, 100 * np.array(history.test_error), "C1")
     below.set(xlabel="iteration", ylabel="test error in %", ylim=(0, None))
     if path is not None:
         ending = Path(path).suffix.removeprefix(".") or "png"
@@ -133,112 +215,126 @@ def plot_curves(history: History, path: str | os.PathLike | None = None) -> "Fig
     return figure
 
 
-# --- From the command line ---
+# --- Everything it still gets wrong ---
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Train from the command line; ``python -m cnn.mnist --help`` tells the options.
+def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Compute the probability of each class for each image, a batch at a time.
+
+    Implements {eq}`eq:softmax` on the network's scores; it computes as after ``net.eval()``.
 
     Parameters
     ----------
-    argv : list of str, optional
-        The arguments; by default those of the command line.
+    net : Sequential
+        The network; every layer's mode is put back.
+    x : np.ndarray
+        The images, shape (N, C, H, W) or whatever the first layer takes.
+    batch_size : int
+        How many images to compute at once.
 
     Returns
     -------
-    int
-        The exit status: 0, 2 after an error told on stderr, 130 after an interrupt.
+    np.ndarray
+        The probabilities P, shape (N, K), dtype as the network's.
 
     Raises
     ------
-    SystemExit
-        With status 0 after ``--help``, with 2 after an unknown option.
+    TypeError, ValueError
+        ``x`` is empty or does not fit the network, or ``batch_size`` is below 1.
     """
-    args = _parser().parse_args(argv)
+    check_array("x", x, ("N", *np.shape(x)[1:]))
+    check_integer("batch_size", batch_size, 1)
+    with in_use(net):
+        return np.vstack(
+            [
+                softmax(net.forward(x[start : start + batch_size]))
+                for start in range(0, len(x), batch_size)
+            ]
+        )
+
+
+# --- Keeping the weights ---
+
+
+def save_weights(path: str | os.PathLike, net: Sequential) -> None:
+    """Write a network's weights as a safetensors file, which PyTorch's users can read as well.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to make or to replace; it is never half written.
+    net : Sequential
+        The network.
+
+    Raises
+    ------
+    ImportError
+        The package safetensors is not installed.
+    """
+    from safetensors.numpy import save
+
+    state = {name: np.ascontiguousarray(a) for name, a in net.state_dict().items()}
+    replace_file(path, lambda file: file.write(save(state)))
+
+
+def load_weights(path: str | os.PathLike) -> Sequential:
+    """Read one of the two networks, with its weights, from a safetensors file.
+
+    Which network it is, with how many classes, with dropout or without, is told by the names and
+    shapes of the arrays: a file that PyTorch's twin has written will do.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    Sequential
+        The network, in training mode.
+
+    Raises
+    ------
+    ImportError
+        The package safetensors is not installed.
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is damaged or holds another network; the message names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
-        _train(args)
-    except KeyboardInterrupt:
-        print(
-            "Interrupted. The same command goes on from the last test.", file=sys.stderr
+        state = load(Path(path).read_bytes())
+    except (SafetensorError, KeyError, TypeError, ValueError) as err:
+        raise ValueError(f"{path} is no safetensors file of weights: {err}") from err
+    net = _network_of(state)
+    if net is None:
+        shapes = {name: a.shape for name, a in state.items()}
+        raise ValueError(
+            f"{path} holds {shapes!s:.200}; expected the float32 or float64 weights of one of the "
+            "two networks, simple or deep"
         )
-        return 130
-    except (OSError, TypeError, ValueError, FloatingPointError) as err:
-        print(f"cnn.mnist: {err}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cnn.mnist",
-        description="Train the network of Table 1 on MNIST or, where MNIST is neither found nor "
-        "can be downloaded, on the embedded digits. An interrupted run goes on where it was when "
-        "the same command is given again.",
-        epilog="example: python -m cnn.mnist --epochs 2 --out data/runs/short",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--data",
-        metavar="ROOT",
-        help="folder that holds MNIST/raw (default: $CNN_DATA, or data)",
-    )
-    epochs = ", ".join(f"{n} for {name}" for name, n in EPOCHS.items())
-    chance = "fixes all chance (default: %(default)s)"
-    where = "where to write, in a folder named after the data (default: %(default)s)"
-    add(
-        "--epochs",
-        type=int,
-        metavar="N",
-        help=f"how often each image is seen (default: {epochs})",
-    )
-    add("--seed", metavar="N", type=int, default=SEED, help=chance)
-    add("--out", metavar="DIR", type=Path, default=Path("data/runs/simple"), help=where)
-    return parser
-
-
-def _train(args: argparse.Namespace) -> None:
-    """Train, telling what happens, and write the results."""
-    data = load(args.data, download=True)
-    root = args.data or os.environ.get("CNN_DATA", "data")
-    print(
-        f"{data.name}: {len(data.x_train)} images to learn from, {len(data.x_test)} to test on."
-    )
-    if data.name != "MNIST":
-        print(
-            f"MNIST is not in {root} and could not be downloaded: put its four files into"
-        )
-        print(f"{Path(root, 'MNIST', 'raw')}, or name another folder with --data.")
-    out = args.out / data.name.lower()
-    checkpoint = out / "checkpoint.npz"
-    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-    if before:
-        print(f"Found {checkpoint}: this run goes on from there.")
-    net, history = train_simple(
-        data, epochs=args.epochs, seed=args.seed, checkpoint=checkpoint
-    )
-    _write(out, net, history)
-    if before == checkpoint.stat().st_mtime_ns:
-        print(
-            f"Nothing is left to do. To start anew, delete {out} or name another --out."
-        )
-    minutes, seconds = divmod(round(history.seconds[-1]), 60)
-    print(
-        f"Test error after iteration {len(history.loss)}: {history.test_error[-1]:.2%}",
-        end="",
-    )
-    print(f" ({count_parameters(net)} parameters, {minutes} min {seconds} s).")
-
-
-def _write(out: Path, net: Sequential, history: History) -> None:
-    """Write the weights, the history and, where matplotlib is installed, the curves."""
-    save_arrays(out / "weights.npz", net.state_dict())
-    history.save(out / "history.json")
     try:
-        plot_curves(history, out / "curves.png")
-    except ImportError:
-        print("No curves.png: it needs matplotlib.")
+        net.load_state_dict(state)
+    except ValueError as err:  # NaN or infinity
+        raise ValueError(f"{path}: {err}") from err
+    return net
 
 
-if __name__ == "__main__" and __spec__:
-    sys.exit(main())
+def _network_of(state: Mapping[str, np.ndarray]) -> Sequential | None:
+    """Return a network that has arrays of these names, shapes and dtype, or None."""
+    shapes = {name: a.shape for name, a in state.items()}
+    dtypes = {a.dtype for a in state.values()}
+    if dtypes not in ({np.dtype("f4")}, {np.dtype("f8")}):
+        return None
+    # the last layer has 200 inputs: how many outputs it has is read from the file
+    outputs = {shape[0] for shape in shapes.values() if shape[1:] == (200,)}
+    how = {"rng": np.random.default_rng(0), "dtype": dtypes.pop().type}
+    for make, dropout in itertools.product(MODELS.values(), (0.0, 0.5)):
+        for num_classes in outputs - {0}:
+            net = make(num_classes=num_classes, dropout=dropout, **how)
+            if {name: a.shape for name, a in net.params.items()} == shapes:
+                return net
+    return None

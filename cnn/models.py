@@ -9,6 +9,7 @@ import numpy as np
 
 from .conv import Conv2d
 from .network import Flatten, Layer, Linear, ReLU, Sequential
+from .regularization import Dropout
 
 __all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
 
@@ -17,7 +18,11 @@ __all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summa
 
 
 def simple_cnn(
-    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10
+    *,
+    rng: np.random.Generator,
+    dtype: type = np.float32,
+    num_classes: int = 10,
+    dropout: float = 0.0,
 ) -> Sequential:
     """Make the network of Table 1: one convolution, 232 662 parameters.
 
@@ -29,6 +34,8 @@ def simple_cnn(
         What the network computes in: np.float32, or np.float64 to check gradients.
     num_classes : int
         How many scores it gives each image.
+    dropout : float
+        The probability to switch off each of the 200 units in training; 0 for no such layer.
 
     Returns
     -------
@@ -38,7 +45,8 @@ def simple_cnn(
     Raises
     ------
     TypeError, ValueError
-        ``dtype`` is no floating-point dtype, or ``num_classes`` is below 1.
+        ``dtype`` is no floating-point dtype, ``num_classes`` is below 1, or ``dropout`` is
+        below 0 or not below 1.
     """
     return Sequential(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
@@ -46,12 +54,17 @@ def simple_cnn(
         Flatten(),
         Linear(2 * 24 * 24, 200, rng=rng, dtype=dtype),
         ReLU(),
+        *_dropout(dropout, rng),
         Linear(200, num_classes, rng=rng, dtype=dtype),
     )
 
 
 def deep_cnn(
-    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10
+    *,
+    rng: np.random.Generator,
+    dtype: type = np.float32,
+    num_classes: int = 10,
+    dropout: float = 0.0,
 ) -> Sequential:
     """Make the network of Table 2: three convolutions, 122 270 parameters.
 
@@ -63,6 +76,8 @@ def deep_cnn(
         What the network computes in: np.float32, or np.float64 to check gradients.
     num_classes : int
         How many scores it gives each image.
+    dropout : float
+        The probability to switch off each of the 200 units in training; 0 for no such layer.
 
     Returns
     -------
@@ -72,7 +87,8 @@ def deep_cnn(
     Raises
     ------
     TypeError, ValueError
-        ``dtype`` is no floating-point dtype, or ``num_classes`` is below 1.
+        ``dtype`` is no floating-point dtype, ``num_classes`` is below 1, or ``dropout`` is
+        below 0 or not below 1.
     """
     return Sequential(
         Conv2d(1, 4, 5, padding=2, rng=rng, dtype=dtype),
@@ -84,8 +100,14 @@ def deep_cnn(
         Flatten(),
         Linear(12 * 7 * 7, 200, rng=rng, dtype=dtype),
         ReLU(),
+        *_dropout(dropout, rng),
         Linear(200, num_classes, rng=rng, dtype=dtype),
     )
+
+
+def _dropout(p: float, rng: np.random.Generator) -> list[Layer]:
+    """Return a dropout layer, or none; the weights are drawn as without it."""
+    return [Dropout(p, rng=rng.spawn(1)[0])] if p else []
 
 
 # --- How large is everything? ---

@@ -30,11 +30,13 @@ from .optimizers import Optimizer
 __all__ = [
     "train_step",
     "evaluate",
+    "in_use",
     "History",
     "replace_file",
     "save_arrays",
     "load_arrays",
     "fit",
+    "progress_bar",
 ]
 
 
@@ -112,7 +114,7 @@ def evaluate(
     _check_examples("x", x, "y", y)
     check_integer("batch_size", batch_size, 1)
     J = error = 0.0
-    with _in_use(net):
+    with in_use(net):
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
             z = net.forward(x[part])
@@ -122,8 +124,19 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _in_use(net: Sequential) -> Iterator[None]:
-    """Let the network compute as it will when it is used, and put each layer's mode back."""
+def in_use(net: Sequential) -> Iterator[None]:
+    """Let a network compute as it will when it is used, and put each layer's mode back.
+
+    Parameters
+    ----------
+    net : Sequential
+        The network.
+
+    Yields
+    ------
+    None
+        Inside the ``with`` statement every layer is in evaluation mode.
+    """
     modes = [(layer, layer.training) for layer in net.modules()]
     net.eval()
     try:
@@ -581,7 +594,7 @@ def fit(
     net.train()
     done, N = len(history.loss), len(data.x_train)
     begun = time.perf_counter() - (history.seconds[-1] if history.seconds else 0)
-    with _progress(done, total) as bar:
+    with progress_bar(done, total) as bar:
         for t, i, before in _iterations(N, batch_size, rng, total, done, shuffled):
             try:
                 history.loss.append(
@@ -621,8 +634,19 @@ def _check_data(data: Dataset) -> None:
             )
 
 
-def _progress(done: int, total: int) -> contextlib.AbstractContextManager:
-    """Return a progress bar, silent where nobody watches; without tqdm, nothing."""
+def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager:
+    """Return a progress bar that is silent where nobody watches, or nothing where tqdm is missing.
+
+    Parameters
+    ----------
+    done, total : int
+        How many iterations lie behind, and how many there are in all.
+
+    Returns
+    -------
+    context manager
+        To be used in a ``with`` statement: tqdm's bar, or None without tqdm.
+    """
     try:
         from tqdm import tqdm
     except ImportError:

@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 
 import cnn
+from cnn.__main__ import main
 from cnn.activations import (
     relu,
     relu_backward,
@@ -49,10 +51,12 @@ from cnn.data import (
     check_integer,
     check_labels,
     check_same_dtype,
+    digits,
     enlarge,
     load,
     mnist,
     one_hot,
+    read_folder,
     read_idx,
     scale,
 )
@@ -63,6 +67,7 @@ from cnn.gradcheck import (
     numerical_gradient,
     relative_error,
 )
+from cnn.handwriting import as_mnist, center_of_mass, ink, read_picture, resize
 from cnn.im2col import (
     choose,
     col2im,
@@ -91,7 +96,15 @@ from cnn.losses import (
     log_sum_exp,
     softmax,
 )
-from cnn.mnist import main, plot_curves, train_simple
+from cnn.mnist import (
+    epochs_for,
+    load_weights,
+    plot_curves,
+    prepare,
+    probabilities,
+    save_weights,
+    train,
+)
 from cnn.models import deep_cnn, output_shapes, simple_cnn, summary
 from cnn.network import (
     Flatten,
@@ -139,6 +152,13 @@ from cnn.regularization import (
     moments,
 )
 from cnn.training import History, evaluate, fit, load_arrays, save_arrays, train_step
+from cnn.visualize import (
+    activations,
+    confusion_matrix,
+    most_confident_mistakes,
+    occlusion,
+    saliency,
+)
 
 NOWHERE = Path("no") / "such" / "folder"
 
@@ -281,6 +301,20 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "kaiming_normal_": (lambda W: kaiming_normal_(W, rng()), {"W": W.copy()}),
     "spread": (lambda a: spread(a, 2), {"a": DZ}),
     "rot180": (rot180, {"a": DZ}),
+    "activations": (lambda x: activations(small(), x), {"x": f32(2, 1, 3, 3)}),
+    "saliency": (
+        lambda x, y: saliency(small(), x, y),
+        {"x": f32(2, 1, 3, 3), "y": LABELS},
+    ),
+    "occlusion": (
+        lambda x, y: occlusion(small(), x, y, 2),
+        {"x": f32(2, 1, 3, 3), "y": LABELS},
+    ),
+    "confusion_matrix": (
+        lambda y, answers: confusion_matrix(y, answers, 3),
+        {"y": LABELS, "answers": LABELS[::-1].copy()},
+    ),
+    "most_confident_mistakes": (most_confident_mistakes, {"P": Z, "y": LABELS}),
 }
 ANY_NDIM = {
     *(
@@ -457,6 +491,13 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: check_labels(LABELS * 1.0, 2, 3), TypeError, ("float64",)),
     ],
     "read_idx": [(lambda: read_idx(NOWHERE, 3), FileNotFoundError, (str(NOWHERE),))],
+    "read_folder": [
+        (
+            lambda: read_folder(NOWHERE),
+            FileNotFoundError,
+            (str(NOWHERE), "train-images"),
+        )
+    ],
     "mnist": [(lambda: mnist(NOWHERE), FileNotFoundError, (str(NOWHERE), "CNN_DATA"))],
     "load": [(lambda: load(3), TypeError, ())],
     "one_hot": [(lambda: one_hot(LABELS, 2), ValueError, ("y[1] is 2", "0 to 1"))],
@@ -1284,17 +1325,232 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             ("is 3", "0 to 2"),
         ),
     ],
-    # mnist
-    "train_simple": [
-        (lambda: train_simple(NOISE), ValueError, ("noise", "epochs")),
-        (lambda: train_simple(NOISE, epochs=0), ValueError, ("epochs is 0",)),
+    # handwriting
+    "read_picture": [
+        (lambda: read_picture(NOWHERE), FileNotFoundError, (str(NOWHERE),)),
+        (lambda: read_picture(__file__), ValueError, ("test_bad_input.py", "PNG")),
+        (lambda: read_picture(7), TypeError, ("int",)),
     ],
-    "plot_curves": [(lambda: plot_curves(History()), ValueError, ("history",))],
+    "ink": [
+        (lambda: ink([[0.5]]), TypeError, ("grey", "list", "(H, W)")),
+        (lambda: ink(np.ones((5, 5), np.uint8)), TypeError, ("grey", "uint8")),
+        (lambda: ink(f(5, 5, 1)), ValueError, ("(5, 5, 1)", "(H, W)")),
+        (lambda: ink(np.ones((0, 5))), ValueError, ("grey is empty",)),
+        (lambda: ink(np.full((5, 5), 255.0)), ValueError, ("255", "from 0 to 1")),
+        (lambda: ink(NAN), ValueError, ("nan", "from 0 to 1")),
+        (lambda: ink(np.ones((5, 5))), ValueError, ("no digit found", "pen")),
+    ],
+    "center_of_mass": [
+        (lambda: center_of_mass([1]), TypeError, ("image", "list")),
+        (lambda: center_of_mass(np.ones(5)), ValueError, ("(5,)", "(H, W)")),
+        (lambda: center_of_mass(np.zeros((5, 5))), ValueError, ("all zero",)),
+        (lambda: center_of_mass(-np.ones((5, 5))), ValueError, ("from -1", "negative")),
+        (lambda: center_of_mass(NAN), ValueError, ("nan", "finite")),
+    ],
+    "resize": [
+        (lambda: resize([1], (2, 2)), TypeError, ("image", "list")),
+        (lambda: resize(f(2, 3, 4), (2, 2)), ValueError, ("(2, 3, 4)", "(H, W)")),
+        (lambda: resize(f(5, 5), 20), ValueError, ("size is 20", "two integers")),
+        (lambda: resize(f(5, 5), (20,)), ValueError, ("(20,)", "two integers")),
+        (lambda: resize(f(5, 5), (20, 0)), ValueError, ("size is 0", "at least 1")),
+        (lambda: resize(f(5, 5), (20, 1.5)), TypeError, ("1.5", "integer")),
+    ],
+    "as_mnist": [
+        (lambda: as_mnist([[1.0]]), TypeError, ("ink", "list")),
+        (lambda: as_mnist(np.ones((5, 5), np.uint8)), TypeError, ("ink", "uint8")),
+        (lambda: as_mnist(np.ones(5)), ValueError, ("(5,)", "(H, W)")),
+        (lambda: as_mnist(np.full((5, 5), 2.0)), ValueError, ("ink", "from 0 to 1")),
+        (lambda: as_mnist(NAN), ValueError, ("nan", "from 0 to 1")),
+        (
+            lambda: as_mnist(np.zeros((5, 5))),
+            ValueError,
+            ("zero everywhere", "ink(grey)"),
+        ),
+    ],
+    # mnist
+    "epochs_for": [(lambda: epochs_for(None), AttributeError, ("name",))],
+    "prepare": [
+        (lambda: prepare("large"), ValueError, ("'large'", "simple, deep")),
+        (lambda: prepare(recipe="best"), ValueError, ("'best'", "constant, schedule")),
+        (lambda: prepare(seed=-1), ValueError, ("seed is -1",)),
+        (lambda: prepare(num_classes=0), ValueError, ("0",)),
+        (lambda: prepare(dtype=np.int64), TypeError, ("int64",)),
+    ],
+    "train": [
+        (lambda: train(NOISE), ValueError, ("x_train", "28")),
+        (lambda: train(digits(), epochs=0), ValueError, ("epochs is 0",)),
+    ],
+    "probabilities": [
+        (
+            lambda: probabilities(small(), f32(0, 1, 3, 3)),
+            ValueError,
+            ("(0, 1, 3, 3)",),
+        ),
+        (
+            lambda: probabilities(small(), f32(2, 2, 3, 3)),
+            ValueError,
+            ("(2, 2, 3, 3)",),
+        ),
+        (
+            lambda: probabilities(small(), f32(2, 1, 3, 3), 0),
+            ValueError,
+            ("batch_size is 0",),
+        ),
+    ],
+    "save_weights": [
+        (lambda: save_weights(NOWHERE, None), AttributeError, ("state_dict",))
+    ],
+    "load_weights": [
+        (lambda: load_weights(NOWHERE), FileNotFoundError, (str(NOWHERE),)),
+        (lambda: load_weights(__file__), ValueError, (__file__, "safetensors")),
+    ],
+    "plot_curves": [
+        (lambda: plot_curves({}), ValueError, ("{}",)),
+        (lambda: plot_curves({"a": History()}), ValueError, ("'a'", "one test")),
+    ],
     "main": [
         (lambda: main(["--epochs", "many"]), SystemExit, ("2",)),
         (lambda: main(["--unknown"]), SystemExit, ("2",)),
     ],
+    # visualize
+    "saliency": [
+        (
+            lambda: saliency(Flatten(), f(2, 1, 3, 3), np.array([0, 9])),
+            ValueError,
+            ("y[1] is 9", "0 to 8"),
+        ),
+        (
+            lambda: saliency(ReLU(), f(2, 1, 3, 3), LABELS),
+            ValueError,
+            ("z has shape (2, 1, 3, 3)", "(2, K)", "scores"),
+        ),
+    ],
+    "occlusion": [
+        (
+            lambda: occlusion(small(), f32(2, 1, 3, 3), LABELS),
+            ValueError,
+            ("size is 7", "(2, 1, 3, 3)", "at most 3"),
+        ),
+        (
+            lambda: occlusion(small(), f32(2, 1, 3, 3), LABELS, 0),
+            ValueError,
+            ("size is 0",),
+        ),
+        (
+            lambda: occlusion(small(), f32(2, 1, 3, 3), LABELS, 2, 0),
+            ValueError,
+            ("stride is 0",),
+        ),
+        (
+            lambda: occlusion(small(), f32(2, 1, 3, 3), LABELS, 2, 1, np.nan),
+            ValueError,
+            ("value is nan", "finite"),
+        ),
+    ],
+    "confusion_matrix": [
+        (
+            lambda: confusion_matrix(LABELS, LABELS, 0),
+            ValueError,
+            ("num_classes is 0",),
+        ),
+        (
+            lambda: confusion_matrix(LABELS, LABELS + 1, 3),
+            ValueError,
+            ("answers", "1 to 3", "0 to 2"),
+        ),
+        (
+            lambda: confusion_matrix(LABELS, LABELS - 1, 3),
+            ValueError,
+            ("answers", "-1 to 1"),
+        ),
+    ],
+    "most_confident_mistakes": [
+        (
+            lambda: most_confident_mistakes(np.ones((2, 3), int), LABELS),
+            TypeError,
+            ("P has dtype int64",),
+        ),
+    ],
 }
+
+
+if find_spec("torch"):  # the one module that needs more than NumPy
+    import torch
+
+    from cnn.pytorch import Batches, Trainer, best_device, twin, weights_from
+
+    def trainer(**changes: object) -> Trainer:
+        """Return a trainer of a twin with some arguments changed."""
+        module = twin(small())
+        sgd = torch.optim.SGD(module.parameters(), lr=0.1)
+        return Trainer(**{"module": module, "optimizer": sgd} | changes)
+
+    def one_sided(layer: type, *args: object, **options: object) -> Sequential:
+        """Return a network of one layer that pads at the top alone."""
+        return Sequential(layer(*args, padding=(1, 0, 0, 0), **options))
+
+    CALLS |= {
+        "twin": [
+            (lambda: twin([ReLU()]), TypeError, ("list", "Sequential")),
+            (lambda: twin(Sequential(Layer())), TypeError, ("Layer()", "Linear")),
+            (
+                lambda: twin(one_sided(Conv2d, 1, 1, 3, rng=rng())),
+                ValueError,
+                ("Conv2d", "(1, 0, 0, 0)", "opposite"),
+            ),
+            (lambda: twin(one_sided(MaxPool2d, 2)), ValueError, ("(1, 0, 0, 0)",)),
+            (
+                lambda: twin(Sequential(MaxPool2d(3, padding=2))),
+                ValueError,
+                ("(2, 2)", "(3, 3)", "half"),
+            ),
+        ],
+        "weights_from": [(lambda: weights_from({}), TypeError, ("dict", "Module"))],
+        "Batches": [
+            (lambda: Batches(f32(0, 4), LABELS), ValueError, ("x is empty",)),
+            (lambda: Batches(f32(3, 4), LABELS), ValueError, ("(2,)", "(3,)")),
+            (lambda: Batches(f32(2, 4), LABELS * 1.0), TypeError, ("y", "float64")),
+            (lambda: Batches([1], LABELS), TypeError, ("x", "list")),
+            (
+                lambda: Batches(f32(2, 4), LABELS, 0),
+                ValueError,
+                ("batch_size is 0",),
+            ),
+            (
+                lambda: Batches(f32(2, 4), LABELS, rng=7),
+                TypeError,
+                ("rng is 7", "default_rng"),
+            ),
+        ],
+        "Trainer": [
+            (lambda: trainer(module=small()), TypeError, ("Sequential", "Module")),
+            (
+                lambda: trainer(optimizer=SGD(THETA, 0.1)),
+                TypeError,
+                ("SGD", "torch.optim"),
+            ),
+            (lambda: trainer(schedule=0.1), TypeError, ("schedule is 0.1",)),
+            (
+                lambda: trainer(module=twin(small())),
+                ValueError,
+                ("4 of the optimizer's 4",),
+            ),
+            (lambda: trainer(device="abacus"), RuntimeError, ("abacus",)),
+            (lambda: trainer().evaluate([]), ValueError, ("0 batches",)),
+            (lambda: trainer().fit([], [], epochs=1), ValueError, ("0 batches",)),
+            (lambda: trainer().fit([1], [], epochs=0), ValueError, ("epochs is 0",)),
+            (
+                lambda: trainer().fit([1], [], epochs=1, every=0),
+                ValueError,
+                ("every is 0",),
+            ),
+            (
+                lambda: trainer().fit(iter([]), [], epochs=1),
+                TypeError,
+                ("iterator", "length"),
+            ),
+        ],
+    }
 
 
 def pool_back(**changes: object) -> np.ndarray:
@@ -1342,6 +1598,7 @@ def test_a_refused_state_changes_nothing() -> None:
 MODULES = [
     importlib.import_module(f"cnn.{module.name}")
     for module in pkgutil.iter_modules(cnn.__path__)
+    if module.name != "pytorch" or find_spec("torch")
 ]
 PUBLIC = {
     f"{module.__name__}.{name}": thing
@@ -1350,6 +1607,8 @@ PUBLIC = {
     if inspect.isfunction(thing := getattr(module, name)) or inspect.isclass(thing)
 }
 EXCEPTIONS = {
+    "in_use": "changes modes and puts them back: test_training.py",
+    "progress_bar": "shows what fit has checked: test_training.py",
     "Dataset": "a named tuple of arrays; fit checks what is in it",
     "Geometry": "a named tuple of integers; geometry makes it and checks them",
     "digits": "takes no argument",
@@ -1358,6 +1617,8 @@ EXCEPTIONS = {
     "replace_file": "its errors are its callback's: test_training.py",
     "padded_size": "calculates with a Geometry, which geometry has checked",
 }
+if find_spec("torch"):
+    EXCEPTIONS[best_device.__name__] = "takes no argument"
 
 
 @pytest.mark.parametrize("name", PUBLIC)

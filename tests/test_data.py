@@ -30,6 +30,7 @@ from cnn.data import (
     load,
     mnist,
     one_hot,
+    read_folder,
     read_idx,
     scale,
 )
@@ -204,6 +205,19 @@ def test_reads_a_folder(raw: Path) -> None:
         assert (x.shape, x.dtype, y.dtype) == ((n, 1, 28, 28), np.float32, np.int64)
         np.testing.assert_array_equal(np.rint(x[:, 0] * 255), pixels(n, 28, 28))
         np.testing.assert_array_equal(y, np.arange(n))
+
+
+def test_reads_any_folder(raw: Path) -> None:
+    """Another set of the same form needs no MNIST/raw around it, and is not called MNIST."""
+    folder = raw.rename(raw.parents[1] / "clothes")
+    data = read_folder(folder)
+    assert data.name == "clothes"
+    assert read_folder(folder, "Fashion").name == "Fashion"
+    assert (len(data.x_train), len(data.y_test)) == (6, 4)
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="t10k-labels-idx1-ubyte") as caught:
+        read_folder(folder)
+    assert "CNN_DATA" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["CNN_DATA", "./data"])

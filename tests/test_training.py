@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import struct
-import subprocess
 import sys
 import tracemalloc
 import zipfile
@@ -17,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cnn
 from cnn.conv import Conv2d
-from cnn.data import Dataset, digits
+from cnn.data import Dataset
 from cnn.losses import cross_entropy, error_rate
 from cnn.network import Flatten, Linear, ReLU, Sequential
 from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
@@ -527,115 +524,4 @@ def test_evaluating_in_parts_changes_nothing(batch_size: int) -> None:
     expected = cross_entropy(z, data.y_train), error_rate(z, data.y_train)
     assert evaluate(net, x, data.y_train, batch_size) == pytest.approx(
         expected, rel=1e-13
-    )
-
-
-# --- The same as a process ---
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a few embedded digits in MNIST's format: two batches an epoch, the second one short."""
-    root = tmp_path_factory.mktemp("data")
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    data = digits()
-    for part, n in (("train", 120), ("test", 30)):
-        x, y = getattr(data, f"x_{part}")[:n], getattr(data, f"y_{part}")[:n]
-        x = np.rint(x[:, 0] * 255).astype(np.uint8)
-        stem = "train" if part == "train" else "t10k"
-        for name, a in (
-            (f"{stem}-images-idx3", x),
-            (f"{stem}-labels-idx1", y.astype(np.uint8)),
-        ):
-            header = bytes([0, 0, 8, a.ndim]) + struct.pack(f">{a.ndim}I", *a.shape)
-            (folder / f"{name}-ubyte").write_bytes(header + a.tobytes())
-    return root
-
-
-STOPPING = """
-import os, runpy, signal, sys
-from cnn.optimizers import Adam
-
-number, where = int(sys.argv.pop(1)), sys.argv.pop(1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
-step, replace = Adam.step, os.replace
-
-def stopping_step(self, grads):
-    step(self, grads)
-    if where == f"iteration {self.t}":
-        os.kill(os.getpid(), number)
-
-def stopping_replace(source, target):
-    if where == "writing":
-        os.kill(os.getpid(), number)
-    replace(source, target)
-
-Adam.step, os.replace = stopping_step, stopping_replace
-runpy.run_module("cnn.mnist", run_name="__main__", alter_sys=True)
-"""
-
-
-def train(root: Path, out: Path, *stop: object) -> subprocess.CompletedProcess:
-    """Train for 125 epochs, 250 iterations, from the command line; perhaps stop somewhere."""
-    how = ["-c", STOPPING, *map(str, stop)] if stop else ["-m", "cnn.mnist"]
-    options = ["--data", root, "--epochs", "125", "--seed", "5", "--out", out]
-    return subprocess.run(
-        [sys.executable, *how, *map(str, options)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(cnn.__file__).parents[1],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-    )
-
-
-def held(out: Path) -> dict[str, Path]:
-    """Return the files in a folder by name."""
-    return {path.name: path for path in out.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    data_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """Return the files of a run that nobody stopped."""
-    out = tmp_path_factory.mktemp("undisturbed")
-    result = train(data_root, out)
-    assert result.returncode == 0, result.stderr
-    return held(out)
-
-
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name
-)
-def test_a_stopped_process_goes_on(
-    data_root: Path,
-    undisturbed: dict[str, Path],
-    tmp_path: Path,
-    number: signal.Signals,
-) -> None:
-    """Stopped before the first checkpoint, mid-epoch, and while the next one is being written."""
-    for where, saved in (("iteration 31", 0), ("iteration 131", 100), ("writing", 100)):
-        result = train(data_root, tmp_path, int(number), where)
-        files = held(tmp_path)
-        assert set(files) & {"checkpoint.npz", "weights.npz"} == (
-            {"checkpoint.npz"} if saved else set()
-        )
-        if saved:
-            assert load_arrays(files["checkpoint.npz"])["optimizer/t"] == saved
-        if number == signal.SIGINT:
-            assert result.returncode == 130, result.stderr
-            assert result.stderr.startswith("Interrupted.")
-            assert result.stderr.count("\n") == 1
-            assert set(files) <= {"checkpoint.npz"}
-        else:
-            assert result.returncode == -number, result.stderr
-    result = train(data_root, tmp_path)
-    assert result.returncode == 0, result.stderr
-    files = held(tmp_path)
-    weights = [load_arrays(f["weights.npz"]) for f in (files, undisturbed)]
-    assert_same(*weights)
-    assert_same_history(
-        *[History.load(f["history.json"]) for f in (files, undisturbed)]
     )

@@ -1,0 +1,133 @@
+"""Train both networks with every recipe, ours and PyTorch's twins, over many seeds.
+
+    python book/tools/replicate.py [--seeds N] [--jobs N] [--who ours|PyTorch|both] [--out FILE]
+
+Each run that is not in the file yet is added to it: interrupted, the same command goes on. The
+chapters draw what is in ``book/runs/replication.json``; nothing else reads or needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "book" / "runs" / "replication.json"
+WEIGHTS = ROOT / "book" / "runs" / "deep-mnist.safetensors"
+Run = tuple[str, str, str, int]
+
+
+def plan(seeds: int, who: str) -> list[Run]:
+    """Return the runs: who computes, model, recipe, seed."""
+    from cnn.mnist import MODELS, RECIPES
+
+    return [
+        (name, model, recipe, seed)
+        for seed in range(seeds)
+        for name in ("ours", "PyTorch")
+        if who in (name, "both")
+        for model in reversed(MODELS)
+        for recipe in reversed(RECIPES)
+    ]
+
+
+def train(run: Run) -> dict:
+    """Make one run on MNIST and return its record."""
+    who, model, recipe, seed = run
+    from cnn import mnist
+    from cnn.data import mnist as read_mnist
+
+    data = read_mnist()
+    if who == "ours":
+        net, history = mnist.train(data, model, recipe, seed=seed)
+        if (model, recipe, seed) == ("deep", "dropout", mnist.SEED):
+            mnist.save_weights(WEIGHTS, net)
+    else:
+        history = train_twin(data, model, recipe, seed)
+    per_epoch = -(-len(data.x_train) // 100)
+    return {
+        "who": who,
+        "model": model,
+        "recipe": recipe,
+        "seed": seed,
+        "test_error": history.test_error[-1],
+        "test_loss": history.test_loss[-1],
+        "train_loss": mean(history.loss[-per_epoch:]),
+        "seconds": round(history.seconds[-1], 1),
+        "iterations": history.iterations,
+        "test_errors": [round(error, 5) for error in history.test_error],
+    }
+
+
+def train_twin(data, model: str, recipe: str, seed: int):
+    """Train PyTorch's twin from the same weights, on the same batches."""
+    import torch
+
+    from cnn import mnist
+    from cnn.pytorch import Batches, Trainer, twin
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    net, optimizer, order = mnist.prepare(model, recipe, seed=seed)
+    module = twin(net)
+    schedule = optimizer.lr if callable(optimizer.lr) else None
+    adam = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+    return Trainer(module, adam, schedule=schedule).fit(
+        Batches(data.x_train, data.y_train, 100, order),
+        Batches(data.x_test, data.y_test, 500),
+        epochs=mnist.epochs_for(data),
+        seed=seed,
+    )
+
+
+def machine() -> dict[str, str | int]:
+    """Return what the numbers depend on."""
+    import platform
+
+    cpu = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text("utf-8").splitlines() if "model name" in x]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    packages = {name: version(name) for name in ("numpy", "numba", "torch")}
+    cores = len(os.sched_getaffinity(0))
+    python = platform.python_version()
+    return {"cpu": cpu, "cores": cores, "python": python, **packages}
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--who", choices=("ours", "PyTorch", "both"), default="both")
+    parser.add_argument("--out", type=Path, default=OUT, help="the file to add to")
+    args = parser.parse_args()
+    from tqdm import tqdm
+
+    from cnn.training import replace_file
+
+    records = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
+    known = {tuple(r[k] for k in ("who", "model", "recipe", "seed")) for r in records}
+    todo = [run for run in plan(args.seeds, args.who) if run not in known]
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    for name in ("NUMBA", "OMP", "OPENBLAS"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, spawn) as pool:
+        runs = [pool.submit(train, run) for run in todo]
+        for done in tqdm(as_completed(runs), total=len(runs), unit="run", disable=None):
+            records.append(done.result())
+            result = json.dumps({"machine": machine(), "runs": records}) + "\n"
+            replace_file(args.out, lambda f, text=result: f.write(text.encode()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

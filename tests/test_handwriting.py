@@ -1,0 +1,353 @@
+"""Pictures from outside: what is read, what is refused, and what becomes of the ink."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from cnn.handwriting import (
+    SIDE,
+    as_mnist,
+    center_of_mass,
+    ink,
+    read_picture,
+    resize,
+)
+
+
+def bar(
+    paper: float = 1, stroke: float = 0, top: int = 40, left: int = 60
+) -> np.ndarray:
+    """Return a picture of a lying L: no symmetry, so that every mistake in an axis shows."""
+    grey = np.full((120, 200), float(paper))
+    grey[top : top + 10, left : left + 50] = stroke
+    grey[top : top + 30, left : left + 8] = stroke
+    return grey
+
+
+def png(width: int, height: int, *data: bytes) -> bytes:
+    """Return a PNG file of 8-bit grey values whose header says what we like."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rest = [chunk(b"IDAT", zlib.compress(d)) for d in data] + [chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(rest)
+
+
+# --- Files ---
+
+BYTES = np.round(255 * bar(0.8, 0.2)).astype(np.uint8)
+
+
+def saved(path: Path, picture: Image.Image, **options: object) -> np.ndarray:
+    """Write a picture and read it back."""
+    picture.save(path, **options)
+    return read_picture(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "CMYK", "LA", "RGBA", "I;16", "F"])
+def test_every_kind_of_pixels_becomes_grey(tmp_path: Path, mode: str) -> None:
+    """A grey picture must not change its values, however it is stored."""
+    if mode == "I;16":
+        picture = Image.fromarray(BYTES.astype(np.uint16) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(BYTES.astype(np.float32) / 255)
+    else:
+        picture = Image.fromarray(BYTES).convert(mode)
+    ending = "tif" if mode in ("CMYK", "F") else "png"
+    grey = saved(tmp_path / f"x.{ending}", picture)
+    assert grey.dtype == np.float64
+    np.testing.assert_allclose(grey, BYTES / 255, atol=1 / 255)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "gif", "bmp", "webp", "tif", "ppm"])
+def test_common_formats_are_read(tmp_path: Path, ending: str) -> None:
+    grey = saved(tmp_path / f"x.{ending}", Image.fromarray(BYTES))
+    assert np.abs(grey - BYTES / 255).mean() < 0.01
+
+
+def test_black_and_white_of_one_bit(tmp_path: Path) -> None:
+    grey = saved(tmp_path / "x.png", Image.fromarray(BYTES > 128))
+    np.testing.assert_array_equal(grey, bar())
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    """Black strokes on nothing: the nothing is black as well, but one must not see it."""
+    layers = np.zeros((120, 200, 4), np.uint8)
+    layers[..., 3] = 255 * (1 - bar())
+    np.testing.assert_array_equal(
+        saved(tmp_path / "x.png", Image.fromarray(layers)), bar()
+    )
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
+    picture = Image.fromarray((bar() == 0).astype(np.uint8), mode=None).convert("P")
+    picture.putpalette([9, 9, 9, 0, 0, 0])
+    grey = saved(tmp_path / "x.png", picture, transparency=0)
+    np.testing.assert_array_equal(grey, bar())
+
+
+@pytest.mark.parametrize(
+    ("tag", "turned"),
+    [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1))],
+)
+def test_exif_turns_the_picture(
+    tmp_path: Path, tag: int, turned: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    grey = saved(tmp_path / "x.png", Image.fromarray(BYTES), exif=exif)
+    np.testing.assert_allclose(grey, turned(BYTES / 255))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_large_pictures_are_reduced(tmp_path: Path, ending: str) -> None:
+    large = Image.fromarray(BYTES).resize((4000, 2400), Image.Resampling.NEAREST)
+    grey = saved(tmp_path / f"x.{ending}", large)
+    assert grey.shape == (SIDE * 120 // 200, SIDE)
+    assert np.isclose(grey.mean(), BYTES.mean() / 255, atol=0.005)
+
+
+def test_a_very_long_picture_keeps_a_row(tmp_path: Path) -> None:
+    grey = saved(tmp_path / "x.png", Image.new("L", (9000, 2), 255))
+    np.testing.assert_array_equal(grey, np.ones((1, SIDE)))
+
+
+def small_png() -> bytes:
+    """Return an intact PNG file of random pixels, which do not compress."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 51), dtype=np.uint8)
+    pixels[:, 0] = 0  # each row's filter
+    return png(50, 50, pixels.tobytes())
+
+
+def half_jpeg() -> bytes:
+    """Return the first half of a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(BYTES).save(file, "JPEG")
+    return file.getvalue()[: file.tell() // 2]
+
+
+BAD = {
+    "text": b"This is no picture.\n" * 9,
+    "empty": b"",
+    "signature alone": b"\x89PNG\r\n\x1a\n",
+    "cut in the data": small_png()[:700],
+    "cut in the header": small_png()[:20],
+    "no data": png(50, 50),
+    "a cut JPEG": half_jpeg(),
+    "a bomb": png(60000, 60000, bytes(100)),
+    "a bomb below Pillow's own limit": png(8000, 8000, bytes(100)),
+    "no pixels": png(0, 50, b""),
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.filterwarnings("error")
+def test_bad_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "mine.png"
+    path.write_bytes(BAD[name])
+    with pytest.raises(ValueError, match=r"mine\.png.*expected an intact PNG"):
+        read_picture(path)
+
+
+def test_the_intact_twin_of_the_bad_files_is_read(tmp_path: Path) -> None:
+    """Otherwise the files above may be refused for another reason."""
+    path = tmp_path / "mine.png"
+    path.write_bytes(small_png())
+    assert read_picture(path).shape == (50, 50)
+
+
+@pytest.mark.parametrize("size", [8000, 10000, 60000])
+def test_bombs_are_not_decoded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    size: int,
+) -> None:
+    """Below the size that Pillow warns of, between, and where it refuses."""
+
+    def load(self: ImageFile.ImageFile) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(size, size, bytes(100)))
+    with pytest.raises(ValueError, match="header promises|decompression bomb"):
+        read_picture(path)
+    assert not recwarn.list
+
+
+def test_no_program_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "mine.png"
+    path.write_bytes(BAD["EPS"])
+    with pytest.raises(ValueError, match="a program to run"):
+        read_picture(path)
+
+
+def test_no_number_is_no_grey_value(tmp_path: Path) -> None:
+    values = np.full((9, 9), np.nan, np.float32)
+    with pytest.raises(ValueError, match="finite"):
+        saved(tmp_path / "x.tif", Image.fromarray(values))
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_picture(tmp_path / "nowhere.png")
+    with pytest.raises(OSError, match=tmp_path.name):
+        read_picture(tmp_path)
+
+
+def test_missing_pillow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: object) -> object:
+        if name.startswith("PIL"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="pip install pillow"):
+        read_picture("x.png")
+
+
+# --- Ink ---
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("paper", "stroke"), [(1, 0), (0, 1), (0.9, 0.5), (0.2, 0.5), (0.6, 0.3)]
+)
+def test_ink_is_one_and_ground_zero(paper: float, stroke: float, dtype: type) -> None:
+    found = ink(bar(paper, stroke).astype(dtype))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, bar(0, 1), atol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_light_and_noise_are_taken_out(seed: int) -> None:
+    y, x = np.mgrid[-1:1:120j, -1:1:200j]
+    light = 0.65 + 0.2 * x - 0.1 * y - 0.1 * x * x
+    noise = np.random.default_rng(seed).normal(0, 0.015, light.shape)
+    found = ink(np.clip(light * bar(0.95, 0.25) + noise, 0, 1))
+    inside = bar(0, 1) == 1
+    assert found[inside].min() > 0.6
+    assert not found[~inside].any(), "a speck is left"
+
+
+def test_light_is_divided_out() -> None:
+    light = np.linspace(0.2, 1, 200)
+    found = ink(light * bar(1, 0.3))
+    np.testing.assert_allclose(found, bar(0, 1), atol=0.02)
+
+
+def test_faint_ink_is_not_drowned_in_noise() -> None:
+    noise = np.random.default_rng(4).normal(0, 0.03, (120, 200))
+    found = ink(np.clip(bar(0.9, 0.45) + noise, 0, 1))
+    assert not found[bar(0, 1) == 0].any(), "a speck is left"
+
+
+def test_the_border_is_ground_even_where_most_is_ink() -> None:
+    grey = np.ones((100, 100))
+    grey[9:91, 9:91] = 0
+    np.testing.assert_allclose(ink(grey), 1 - grey, atol=0.01)
+    np.testing.assert_allclose(ink(1 - grey), 1 - grey, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        np.zeros((50, 60)),
+        np.ones((50, 60)),
+        np.full((1, 1), 0.5),
+        np.full((1, 40), 0.5),
+        np.linspace(0.3, 0.9, 60) * np.ones((50, 1)),
+        np.clip(np.random.default_rng(0).normal(0.6, 0.05, (100, 90)), 0, 1),
+    ],
+    ids=["black", "white", "one pixel", "one row", "light", "noise"],
+)
+def test_blank_pictures_hold_no_digit(blank: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="no digit found"):
+        ink(blank)
+
+
+# --- Size and place ---
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (7, 13), (1, 1), (28, 3)])
+@pytest.mark.parametrize("size", [(20, 20), (1, 1), (5, 40)])
+def test_resize_keeps_constants_and_means(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    x = np.random.default_rng(1).random(shape)
+    assert resize(x, size).shape == size
+    np.testing.assert_allclose(resize(x, size).mean(), x.mean())
+    np.testing.assert_allclose(resize(np.full(shape, 0.7), size), 0.7)
+    np.testing.assert_allclose(resize(x, shape), x)
+
+
+def test_resize_is_pillows_box() -> None:
+    x = np.random.default_rng(2).random((90, 40)).astype(np.float32)
+    box = Image.fromarray(x).resize((20, 30), Image.Resampling.BOX)
+    np.testing.assert_allclose(resize(x, (30, 20)), np.asarray(box), atol=1e-6)
+
+
+def test_center_of_mass_of_one_pixel_and_of_two() -> None:
+    x = np.zeros((5, 9), np.uint8)
+    x[1, 7] = 200
+    assert center_of_mass(x) == (1, 7)
+    x[3, 7] = 200  # the sum does not fit into a byte
+    assert center_of_mass(x) == (2, 7)
+
+
+@pytest.mark.parametrize("top", [0, 33, 89])
+@pytest.mark.parametrize("left", [0, 60, 149])
+def test_the_place_does_not_matter(top: int, left: int) -> None:
+    reference = as_mnist(1 - bar())
+    np.testing.assert_array_equal(as_mnist(1 - bar(top=top, left=left)), reference)
+
+
+@pytest.mark.parametrize("shape", [(30, 50), (200, 3), (3, 200), (1, 1), (500, 400)])
+def test_mnists_form(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(3)
+    image = as_mnist(np.pad(rng.uniform(0.1, 1, shape), 11))
+    assert image.shape == (1, 1, 28, 28)
+    assert image.dtype == np.float32
+    assert image.min() == 0
+    assert image.max() == 1
+    inked = [np.flatnonzero(image[0, 0].any(axis=a)) for a in (1, 0)]
+    assert max(np.ptp(i) + 1 for i in inked) == 20
+    assert np.abs(np.subtract(center_of_mass(image[0, 0]), 14)).max() <= 0.501
+
+
+def test_a_digit_heavy_at_one_end_stays_inside() -> None:
+    heavy = np.full((100, 100), 1e-4)
+    heavy[:5, :5] = 1
+    for corner in (heavy, heavy[::-1, ::-1]):
+        assert np.count_nonzero(as_mnist(corner)) == 400
+
+
+def test_the_arguments_are_not_changed() -> None:
+    for function, a in (
+        (ink, bar()),
+        (as_mnist, 1 - bar()),
+        (center_of_mass, bar()),
+        (lambda x: resize(x, (9, 9)), bar()),
+    ):
+        a.flags.writeable = False
+        before = a.copy()
+        function(a)
+        np.testing.assert_array_equal(a, before)
