@@ -12,7 +12,7 @@ import numpy as np
 
 from .activations import relu, relu_backward
 from .correlation import Padding, check_conv, conv2d_loops, geometry, padding_sides
-from .correlation_grad import check_conv_backward, conv2d_loops_backward
+from .correlation_grad import conv2d_loops_backward
 from .data import check_integer
 from .dense import linear, linear_backward
 from .im2col import (
@@ -186,6 +186,7 @@ def _resolve(
     if name == "auto":
         name = "compiled" if FAST and _worthwhile(x, W) else "numpy"
     if name == "numpy":
+        check_conv(x, W)
         g = geometry(x.shape[2:], W.shape[2:], *where)
         name = choose(len(x), W.shape, g, input_gradient)
     return name
@@ -235,7 +236,6 @@ def conv2d(
     ModuleNotFoundError
         The compiled loops are asked for, and Numba is not installed.
     """
-    check_conv(x, W, b)
     where = (stride, padding, dilation)
     forward, _ = IMPLEMENTATIONS[_resolve(implementation, x, W, where)]
     return forward(x, W, b, *where)
@@ -287,7 +287,6 @@ def conv2d_backward(
     ModuleNotFoundError
         The compiled loops are asked for, and Numba is not installed.
     """
-    check_conv_backward(dz, x, W, stride, padding, dilation)
     where = (stride, padding, dilation)
     name = _resolve(implementation, x, W, where, input_gradient)
     _, backward = IMPLEMENTATIONS[name]

@@ -115,32 +115,37 @@ def _sum_taps(
 ) -> None:
     """Fill ``z``: z[ν, i, t] = b[ν] + Σ_k W[ν, k] · X[start[i] + offset[k] + t]."""
     C_out, h_out, T = z.shape
-    K = len(offset)
     most = T if T <= 2048 else 1024
     pieces, blocks = (T + most - 1) // most, (C_out + 3) // 4
     for task in prange(h_out * pieces * blocks):
         i, t = task // blocks // pieces, task // blocks % pieces * most
-        end = min(t + most, T)
-        first, last = 4 * (task % blocks), min(4 * (task % blocks) + 4, C_out)
-        x = X[start[i] :]
-        for nu in range(first, last):
-            z[nu, i, t:end] = b[nu]
-        for k in range(0, K - 3, 4):
-            x0 = x[offset[k] + t : offset[k] + end]
-            x1 = x[offset[k + 1] + t : offset[k + 1] + end]
-            x2 = x[offset[k + 2] + t : offset[k + 2] + end]
-            x3 = x[offset[k + 3] + t : offset[k + 3] + end]
-            if last - first == 4:
-                z0, z1 = z[first, i, t:end], z[first + 1, i, t:end]
-                z2, z3 = z[first + 2, i, t:end], z[first + 3, i, t:end]
-                w = W[first:last, k : k + 4]
-                _add_4x4(z0, z1, z2, z3, x0, x1, x2, x3, w)
-            else:
-                for nu in range(first, last):
-                    _add_1x4(z[nu, i, t:end], x0, x1, x2, x3, W[nu, k : k + 4])
-        for k in range(K - K % 4, K):
-            for nu in range(first, last):
-                _add_1x1(z[nu, i, t:end], x[offset[k] + t : offset[k] + end], W[nu, k])
+        nu, end = 4 * (task % blocks), min(t + most, T)
+        count = min(4, C_out - nu)
+        for m in range(nu, nu + count):
+            z[m, i, t:end] = b[m]
+        _add_taps(z, nu, i, t, end, X[start[i] + t :], offset, W[nu : nu + count])
+
+
+@_inner
+def _add_taps(z, nu, i, t, end, x, offset, w):
+    """Add all taps to a piece of row i of the channels from ν on, one for each row of w."""
+    K, T = len(offset), end - t
+    for k in range(0, K - 3, 4):
+        x0, x1 = x[offset[k] : offset[k] + T], x[offset[k + 1] : offset[k + 1] + T]
+        x2, x3 = (
+            x[offset[k + 2] : offset[k + 2] + T],
+            x[offset[k + 3] : offset[k + 3] + T],
+        )
+        if len(w) == 4:
+            z0, z1 = z[nu, i, t:end], z[nu + 1, i, t:end]
+            z2, z3 = z[nu + 2, i, t:end], z[nu + 3, i, t:end]
+            _add_4x4(z0, z1, z2, z3, x0, x1, x2, x3, w[:, k : k + 4])
+        else:
+            for m in range(len(w)):
+                _add_1x4(z[nu + m, i, t:end], x0, x1, x2, x3, w[m, k : k + 4])
+    for k in range(K - K % 4, K):
+        for m in range(len(w)):
+            _add_1x1(z[nu + m, i, t:end], x[offset[k] : offset[k] + T], w[m, k])
 
 
 # --- In and out ---
@@ -279,11 +284,14 @@ def _laid_out(
 
 def _check_dtype(a: np.ndarray) -> None:
     """Raise unless the loops can be compiled for this dtype."""
-    if a.dtype.str[1:] not in ("f4", "f8", "i8") or not a.dtype.isnative:
+    if a.dtype not in _DTYPES:
         raise TypeError(
             f"dtype is {a.dtype}; the compiled loops take float32, float64 and int64: "
             "convert with astype, or choose another implementation"
         )
+
+
+_DTYPES = set(map(np.dtype, (np.float32, np.float64, np.int64)))
 
 
 # --- Backward: the weights ---
@@ -291,14 +299,36 @@ def _check_dtype(a: np.ndarray) -> None:
 
 @_parallel
 def _dot_taps(
-    dW: np.ndarray, dz: np.ndarray, X: np.ndarray, start: np.ndarray, offset: np.ndarray
+    dW: np.ndarray,
+    db: np.ndarray,
+    dz: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    offset: np.ndarray,
 ) -> None:
-    """Fill ``dW``: dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t]."""
+    """Fill ``dW``: dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t].
+
+    Fill ``db``, too, unless it is empty: db[ν] = Σ_i Σ_t dz[ν, i, t].
+    """
     C_out, K = dW.shape
     blocks = (K + 3) // 4
     for task in prange((C_out + 3) // 4 * blocks):
         nu, k = 4 * (task // blocks), 4 * (task % blocks)
         _dot_4x4(dW, dz, X, start, offset, nu, k)
+        if k + 4 >= K:  # the last task of these channels
+            for m in range(nu, min(nu + 4, len(db))):
+                db[m] = 0
+                for i in range(dz.shape[1]):
+                    db[m] += _sum(dz[m, i])
+
+
+@_inner
+def _sum(row):
+    """Return the sum of a row."""
+    total = row.dtype.type(0)
+    for t in range(len(row)):
+        total += row[t]
+    return total
 
 
 @_inner
@@ -390,9 +420,9 @@ def conv2d_compiled_backward(
     dz = _batch_last(dz)
     rows, columns, start, offset = _taps(C_in, f_h, f_w, g, N)
     X = _laid_out(_by_pixel(x), g.top, g.left, rows, g.s, columns)
-    dW = empty(W.shape, W.dtype)
-    _dot_taps(dW.reshape(C_out, -1), dz.reshape(C_out, g.h_out, -1), X, start, offset)
-    db = dz.reshape(C_out, -1).sum(axis=1)
+    dW, db = empty(W.shape, W.dtype), empty(C_out, W.dtype)
+    blame = dz.reshape(C_out, g.h_out, -1)
+    _dot_taps(dW.reshape(C_out, -1), db, blame, X, start, offset)
     dx = _input_gradient(dz, W, x.shape, g) if input_gradient else None
     return dx, dW, db
 
@@ -400,31 +430,26 @@ def conv2d_compiled_backward(
 def _input_gradient(
     dz: np.ndarray, W: np.ndarray, shape: tuple[int, ...], g: Geometry
 ) -> np.ndarray:
-    """Return dx, one class of pixels after the other."""
+    """Return dx, all classes of pixels in one go."""
     N, C_in, *size = shape
-    before, rows, columns, classes = _classes(W.shape, tuple(size), g, N)
+    before, rows, columns, tap, offset, work = _classes(W.shape, tuple(size), g, N)
     D = _laid_out(dz, *before, rows, 1, columns)
     dx = empty((C_in, *size, N), dz.dtype)
-    zero = np.zeros(C_in, dz.dtype)
-    for first, count, a, c, start, offset in classes:
-        # where the stride is 1 there is one class, and it is all of dx
-        part = dx if g.s == 1 else empty((C_in, *count, N), dz.dtype)
-        V = np.ascontiguousarray(W[:, :, a, c].swapaxes(0, 1)).reshape(C_in, -1)
-        _sum_taps(part.reshape(C_in, count[0], -1), D, start, offset, V, zero)
-        if g.s > 1:
-            _place(dx, part, *first, g.s)
+    _sum_classes(dx, D, offset, W.take(tap), work, g.s)
     return dx.transpose(3, 0, 1, 2)
 
 
 @functools.lru_cache(256)
 def _classes(
     W_shape: tuple[int, ...], size: tuple[int, int], g: Geometry, N: int
-) -> tuple[tuple[int, int], int, int, list]:
-    """Return the zeros before dz, the rows and columns with them, and the classes of pixels.
+) -> tuple[tuple[int, int], int, int, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the zeros before dz, rows and columns with them, and what is to be added where.
 
-    A class is (first pixel, how many, taps a, taps c, start, offset).
+    That is: for each channel of x the places in W of its taps, class after class; each tap's
+    offset; and for each row of pixels of a class its first and last tap, its start in D, and
+    the row, first column and count of its pixels.
     """
-    C_out, _, *f = W_shape
+    C_out, C_in, *f = W_shape
     before = tuple(g.d * (taps - 1) // g.s for taps in f)
     rows, columns = (
         zeros + max((pixels + pad - 1) // g.s + 1, out)
@@ -434,35 +459,67 @@ def _classes(
     )
 
     def axis(rho: int, pixels: int, pad: int, taps: int, zeros: int) -> tuple:
-        """Return first pixel, count, taps, first place in D and shift by tap of one class."""
+        """Return the pixels, the taps, the first place in D and each tap's shift of one class."""
         first = (rho - pad) % g.s
         a = np.array([a for a in range(taps) if g.d * a % g.s == rho], int)
         shift = zeros - (g.d * a - rho) // g.s
-        return first, len(range(first, pixels, g.s)), a, (first + pad) // g.s, shift
+        return range(first, pixels, g.s), a, (first + pad) // g.s, shift
 
-    classes = []
+    index = np.arange(C_out * C_in * f[0] * f[1]).reshape(W_shape).swapaxes(0, 1)
+    nu = np.arange(C_out).reshape(-1, 1, 1)
+    taps, offsets, work, k = [], [], [], 0
     for rho, kappa in np.ndindex(g.s, g.s):
-        h, n_h, a, at_h, up = axis(rho, size[0], g.top, f[0], before[0])
-        w, n_w, c, at_w, back = axis(kappa, size[1], g.left, f[1], before[1])
-        if n_h and n_w:
-            nu = np.arange(C_out).reshape(-1, 1, 1)
-            offset = ((nu * rows + up[:, np.newaxis]) * columns + back) * N
-            start = ((at_h + np.arange(n_h)) * columns + at_w) * N
-            taps = a[:, np.newaxis], c
-            classes.append(((h, w), (n_h, n_w), *taps, start, offset.ravel()))
-    return before, rows, columns, classes
+        down, a, at_h, up = axis(rho, size[0], g.top, f[0], before[0])
+        right, c, at_w, back = axis(kappa, size[1], g.left, f[1], before[1])
+        offset = ((nu * rows + up[:, np.newaxis]) * columns + back) * N
+        taps.append(index[:, :, a[:, np.newaxis], c].reshape(C_in, -1))
+        offsets.append(offset.ravel())
+        last = k + offset.size
+        if right:
+            for i, h in enumerate(down):
+                start = ((at_h + i) * columns + at_w) * N
+                work.append((k, last, start, h, right[0], len(right)))
+        k = last
+    tap = np.ascontiguousarray(np.concatenate(taps, axis=1))
+    return (
+        before,
+        rows,
+        columns,
+        tap,
+        np.concatenate(offsets),
+        np.array(work, int).reshape(-1, 6),
+    )
 
 
 @_parallel
-def _place(dx: np.ndarray, part: np.ndarray, h: int, w: int, s: int) -> None:
-    """Put a class of pixels where they belong: every s-th row and column from (h, w)."""
-    C, rows, columns, N = part.shape
-    for r in prange(C * rows):
-        mu, i = r // rows, r % rows
-        for j in range(columns):
-            pixels, row = part[mu, i, j], dx[mu, h + s * i, w + s * j]
-            for n in range(N):
-                row[n] = pixels[n]
+def _sum_classes(
+    dx: np.ndarray,
+    D: np.ndarray,
+    offset: np.ndarray,
+    V: np.ndarray,
+    work: np.ndarray,
+    s: int,
+) -> None:
+    """Fill ``dx``, (C, H, W, N): a task adds up some pixels of a class and puts them in place."""
+    C, _, W, N = dx.shape
+    most = (W + s - 1) // s
+    most = most if most * N <= 2048 else max(1, 1024 // N)
+    pieces, blocks = ((W + s - 1) // s + most - 1) // most, (C + 3) // 4
+    for task in prange(len(work) * pieces * blocks):
+        first, last, start, h, w, columns = work[task // blocks // pieces]
+        q, mu = task // blocks % pieces * most, 4 * (task % blocks)
+        columns, count = min(most, columns - q), min(4, C - mu)
+        if columns > 0:
+            part = np.zeros((4, 1, most * N), dx.dtype)
+            v = V[mu : mu + count, first:last]
+            _add_taps(
+                part, 0, 0, 0, columns * N, D[start + q * N :], offset[first:last], v
+            )
+            for m in range(count):
+                for j in range(columns):
+                    row, pixels = dx[mu + m, h, w + s * (q + j)], part[m, 0, j * N :]
+                    for n in range(N):
+                        row[n] = pixels[n]
 
 
 # --- The rest of the step ---
@@ -531,7 +588,8 @@ def linear_compiled(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     (N, M_in), M_out = q.shape, len(W)
     z = empty((N, M_out), q.dtype)
     rows = _batch_first(q).reshape(N, 1, M_in)
-    _dot_taps(z, rows, _plain(W).reshape(-1), _START, np.arange(M_out) * M_in)
+    tap, no_sums = np.arange(0, M_out * M_in, M_in), np.empty(0, q.dtype)
+    _dot_taps(z, no_sums, rows, _plain(W).reshape(-1), _START, tap)
     z += b
     return z
 
@@ -573,7 +631,7 @@ def linear_compiled_backward(
     check_array("dz", dz, (N, M_out), f"because q has shape {q.shape} and W {W.shape}")
     check_same_dtype(dz=dz, q=q, W=W)
     _check_dtype(q)
-    dz, taps = _plain(dz), np.arange(max(N, M_out)) * M_in
+    dz, taps = _plain(dz), np.arange(0, max(N, M_out) * M_in, M_in)
     dW, dq = empty(W.shape, W.dtype), None
     _sum_taps(
         dW.reshape(M_out, 1, M_in),
@@ -660,9 +718,15 @@ def relu_compiled_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 def _like(a: np.ndarray) -> np.ndarray:
     """Return an array with arbitrary contents, its axes in memory in the order of ``a``'s."""
-    order = sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))
-    back = sorted(range(a.ndim), key=order.__getitem__)
-    return empty(tuple(a.shape[axis] for axis in order), a.dtype).transpose(back)
+    order, back = _axes(a.strides)
+    return empty(tuple([a.shape[axis] for axis in order]), a.dtype).transpose(back)
+
+
+@functools.lru_cache(256)
+def _axes(strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Return the axes as they lie in memory, the outermost first, and each axis's place."""
+    order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+    return order, sorted(range(len(strides)), key=order.__getitem__)
 
 
 def _in_order(a: np.ndarray, b: np.ndarray) -> np.ndarray:
