@@ -21,17 +21,15 @@ from .mnist import (
     MODELS,
     RECIPES,
     SEED,
-    epochs_for,
     load_weights,
     plot_curves,
-    prepare,
     probabilities,
     save_weights,
     train,
 )
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
-from .training import History, evaluate, fit
+from .training import History, evaluate
 
 __all__ = ["main"]
 
@@ -58,7 +56,7 @@ def _data(choice: str | None) -> Dataset:
             )
     print(
         f"Data: {data.name}, {len(data.x_train)} images to learn from, "
-        f"{len(data.x_test)} to test on, {_classes(data)} classes."
+        f"{len(data.x_test)} to test on, {data.num_classes} classes."
     )
     if choice is None and data.name != "MNIST":
         print(f"(MNIST is not in {_mnist_folder()} and could not be downloaded.)")
@@ -76,11 +74,6 @@ def _insist_on_mnist() -> Dataset:
 def _mnist_folder() -> Path:
     """Return where MNIST is looked for."""
     return Path(os.environ.get("CNN_DATA", "data"), "MNIST", "raw")
-
-
-def _classes(data: Dataset) -> int:
-    """Return how many classes there are: one more than the largest label."""
-    return int(max(data.y_train.max(), data.y_test.max())) + 1
 
 
 # --- Before an hour is spent ---
@@ -125,7 +118,7 @@ def _train(args: argparse.Namespace) -> None:
     """Train a network and write what comes of it into a folder."""
     _need("safetensors", "writing the weights")
     data = _data(args.data)
-    if _classes(data) < 2:
+    if data.num_classes < 2:
         raise ValueError(
             f"{data.name}: all labels are 0; expected at least two classes"
         )
@@ -206,10 +199,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     net, dtype = _load(args.weights)
     data = _data(args.data)
     known = output_shapes(net)[-1][0]
-    if _classes(data) > known:
+    if data.num_classes > known:
         raise ValueError(
             f"{args.weights} knows {known} classes, but {data.name} has labels up to "
-            f"{_classes(data) - 1}: name other data with --data"
+            f"{data.num_classes - 1}: name other data with --data"
         )
     J, error = evaluate(net, data.x_test.astype(dtype), data.y_test)
     wrong = round(error * len(data.y_test))
@@ -254,47 +247,21 @@ def _summary(args: argparse.Namespace) -> None:
 def _compare(args: argparse.Namespace) -> None:
     """Train a network here and its twin in PyTorch, and put the results side by side."""
     _need("torch", "the comparison")
-    from cnn.pytorch import twin
+    from cnn.pytorch import train_twin
 
     data = _data(args.data)
     out = _folder(args, data, "compare-")
-    epochs = epochs_for(data) if args.epochs is None else args.epochs
-    begin = {"seed": args.seed, "num_classes": _classes(data)}
-    net, optimizer, order = prepare(args.model, args.recipe, **begin)
-    module = twin(net)  # a copy of the weights, made before they change
+    how = {"epochs": args.epochs, "seed": args.seed}
     print("Training ours ...", flush=True)
-    ours = fit(net, optimizer, data, epochs=epochs, rng=order)
-    _, _, order = prepare(args.model, args.recipe, **begin)  # the same shuffles again
+    _, ours = train(data, args.model, args.recipe, **how)
     print("Training PyTorch's ...", flush=True)
-    theirs = _fit_twin(module, data, args.recipe, epochs, order, args.seed)
+    _, theirs = train_twin(data, args.model, args.recipe, **how)
     histories = {"ours": ours, "PyTorch": theirs}
     for name, history in histories.items():
         history.save(out / f"{name.lower()}.json")
     _draw(out, histories, args.show)
     print(_table(histories))
     print(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
-
-
-def _fit_twin(
-    module: object,
-    data: Dataset,
-    recipe: str,
-    epochs: int,
-    order: np.random.Generator,
-    seed: int,
-) -> History:
-    """Train PyTorch's twin as ``fit`` trains ours."""
-    from torch.optim import Adam
-
-    from cnn.pytorch import Batches, Trainer
-
-    rate, _ = RECIPES[recipe]
-    schedule = rate if callable(rate) else None
-    rule = Adam(module.parameters(), lr=schedule(0) if schedule else rate)
-    batches = Batches(data.x_train, data.y_train, rng=order)
-    tests = Batches(data.x_test, data.y_test, batch_size=500)
-    trainer = Trainer(module, rule, schedule=schedule)
-    return trainer.fit(batches, tests, epochs=epochs, seed=seed)
 
 
 def _table(histories: Mapping[str, History]) -> str:

@@ -371,7 +371,7 @@ class Dataset(NamedTuple):
     x_train, x_test : np.ndarray
         Images, shape (N, 1, 28, 28), float32 from 0 (paper) to 1 (ink).
     y_train, y_test : np.ndarray
-        Labels, shape (N,), int64 from 0 to 9.
+        Labels, shape (N,), int64 from 0.
     """
 
     name: str
@@ -379,6 +379,11 @@ class Dataset(NamedTuple):
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are: one more than the largest label."""
+        return int(max(self.y_train.max(), self.y_test.max())) + 1
 
 
 def digits() -> Dataset:

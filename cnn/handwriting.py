@@ -16,8 +16,8 @@ __all__ = [
     "LARGEST",
     "SIDE",
     "read_picture",
-    "ink",
     "CONTRAST",
+    "ink",
     "resize",
     "center_of_mass",
     "as_mnist",
@@ -122,6 +122,10 @@ def _grey(picture: "Image.Image") -> np.ndarray:
 # --- Ink ---
 
 
+# what stands out from the ground by less is no ink
+CONTRAST = 0.1
+
+
 def ink(grey: np.ndarray) -> np.ndarray:
     """Find out where there is ink, and how much: the ground becomes 0, the strokes about 1.
 
@@ -165,9 +169,6 @@ def ink(grey: np.ndarray) -> np.ndarray:
     least = max(0.1 * peak, 5 * noise)
     neighbours = _blur(ink, round(max(grey.shape) / 250))  # a speck has none
     return np.where((ink > least) & (neighbours > least), np.minimum(ink / peak, 1), 0)
-
-
-CONTRAST = 0.1
 
 
 def _check_picture_array(name: str, a: np.ndarray) -> None:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 SEED = 0
 MODELS = {"simple": simple_cnn, "deep": deep_cnn}
 DECAY = ExponentialDecay(gamma_max=0.003, gamma_min=0.0001, tau=2000)
-# learning rate or schedule, and the share of the 200 units that are switched off
-RECIPES = {"constant": (1e-3, 0.0), "schedule": (DECAY, 0.0), "dropout": (DECAY, 0.5)}
+# learning rate or schedule, and the share of the dense layers' inputs that are switched off
+RECIPES = {"constant": (1e-3, 0.0), "schedule": (DECAY, 0.0), "dropout": (DECAY, 0.25)}
 
 
 def epochs_for(data: Dataset) -> int:
@@ -153,8 +153,9 @@ def train(
         The cost became NaN or infinite.
     """
     check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
-    num_classes = int(max(data.y_train.max(), data.y_test.max())) + 1
-    net, optimizer, order = prepare(model, recipe, seed=seed, num_classes=num_classes)
+    net, optimizer, order = prepare(
+        model, recipe, seed=seed, num_classes=data.num_classes
+    )
     if epochs is None:
         epochs = epochs_for(data)
     return net, fit(
@@ -332,7 +333,8 @@ def _network_of(state: Mapping[str, np.ndarray]) -> Sequential | None:
     # the last layer has 200 inputs: how many outputs it has is read from the file
     outputs = {shape[0] for shape in shapes.values() if shape[1:] == (200,)}
     how = {"rng": np.random.default_rng(0), "dtype": dtypes.pop().type}
-    for make, dropout in itertools.product(MODELS.values(), (0.0, 0.5)):
+    for make, recipe in itertools.product(MODELS.values(), RECIPES.values()):
+        dropout = recipe[1]
         for num_classes in outputs - {0}:
             net = make(num_classes=num_classes, dropout=dropout, **how)
             if {name: a.shape for name, a in net.params.items()} == shapes:

@@ -35,7 +35,8 @@ def simple_cnn(
     num_classes : int
         How many scores it gives each image.
     dropout : float
-        The probability to switch off each of the 200 units in training; 0 for no such layer.
+        The probability to switch off, in training, each input of the two dense layers; 0 for no
+        such layers.
 
     Returns
     -------
@@ -52,6 +53,7 @@ def simple_cnn(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
         ReLU(),
         Flatten(),
+        *_dropout(dropout, rng),
         Linear(2 * 24 * 24, 200, rng=rng, dtype=dtype),
         ReLU(),
         *_dropout(dropout, rng),
@@ -77,7 +79,8 @@ def deep_cnn(
     num_classes : int
         How many scores it gives each image.
     dropout : float
-        The probability to switch off each of the 200 units in training; 0 for no such layer.
+        The probability to switch off, in training, each input of the two dense layers; 0 for no
+        such layers.
 
     Returns
     -------
@@ -98,6 +101,7 @@ def deep_cnn(
         Conv2d(8, 12, 4, stride=2, padding=1, rng=rng, dtype=dtype),
         ReLU(),
         Flatten(),
+        *_dropout(dropout, rng),
         Linear(12 * 7 * 7, 200, rng=rng, dtype=dtype),
         ReLU(),
         *_dropout(dropout, rng),

@@ -14,13 +14,14 @@ import numpy as np
 
 from .conv import Conv2d
 from .correlation import padding_sides
-from .data import batches, check_array, check_integer
+from .data import Dataset, batches, check_array, check_integer
+from .mnist import SEED, epochs_for, prepare
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .regularization import BatchNorm1d, BatchNorm2d, Dropout
 from .training import History, progress_bar
 
-__all__ = ["twin", "weights_from", "best_device", "Batches", "Trainer"]
+__all__ = ["twin", "weights_from", "best_device", "Batches", "Trainer", "train_twin"]
 
 
 if find_spec("torch"):
@@ -462,3 +463,49 @@ def _seeded(device: torch.device, seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng([device] if cuda else []):
         torch.manual_seed(seed)
         yield
+
+
+def train_twin(
+    data: Dataset,
+    model: str = "simple",
+    recipe: str = "constant",
+    *,
+    epochs: int | None = None,
+    seed: int = SEED,
+) -> tuple[nn.Sequential, History]:
+    """Train PyTorch's twin of a network as ``cnn.train`` trains the network, on the CPU.
+
+    Parameters
+    ----------
+    data, model, recipe, epochs, seed
+        As for ``cnn.train``. Initial weights and batches are the same as there; what dropout
+        switches off is drawn by PyTorch, from the same seed.
+
+    Returns
+    -------
+    module : torch.nn.Sequential
+        The trained twin.
+    history : History
+        Losses, test results and times.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The data are not what they should be, or an argument is out of range.
+    FloatingPointError
+        The cost became NaN or infinite.
+    """
+    check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
+    net, ours, order = prepare(model, recipe, seed=seed, num_classes=data.num_classes)
+    module = twin(net)
+    schedule = ours.lr if callable(ours.lr) else None
+    adam = torch.optim.Adam(
+        module.parameters(), lr=schedule(0) if schedule else ours.lr, fused=True
+    )
+    history = Trainer(module, adam, schedule=schedule).fit(
+        Batches(data.x_train, data.y_train, rng=order),
+        Batches(data.x_test, data.y_test, batch_size=500),
+        epochs=epochs_for(data) if epochs is None else epochs,
+        seed=seed,
+    )
+    return module, history

@@ -12,19 +12,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Hashable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
 
 import numpy as np
 
-OUT = Path(__file__).resolve().parents[1] / "book" / "runs" / "bench.json"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "book" / "tools"))
+
+from machine import machine  # noqa: E402
+
+OUT = ROOT / "book" / "runs" / "bench.json"
 BATCHES = (16, 32, 64, 100, 128, 256, 512, 1024)
 ROUNDS = 5
 # what our side is made of: the argument of cnn.conv.use, and the environment of the process
@@ -325,23 +327,6 @@ def run(job: dict) -> list[dict]:
     if result.returncode:
         raise SystemExit(f"bench: {job} failed:\n{result.stderr}")
     return json.loads(result.stdout)
-
-
-def machine() -> dict[str, str | int]:
-    """Return what the numbers depend on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text("utf-8").splitlines() if "model name" in x]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = ("numpy", "numba", "torch")
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
 
 
 def ratios(records: list[dict]) -> list[str]:

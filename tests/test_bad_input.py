@@ -1477,7 +1477,14 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
 if find_spec("torch"):  # the one module that needs more than NumPy
     import torch
 
-    from cnn.pytorch import Batches, Trainer, best_device, twin, weights_from
+    from cnn.pytorch import (
+        Batches,
+        Trainer,
+        best_device,
+        train_twin,
+        twin,
+        weights_from,
+    )
 
     def trainer(**changes: object) -> Trainer:
         """Return a trainer of a twin with some arguments changed."""
@@ -1504,6 +1511,11 @@ if find_spec("torch"):  # the one module that needs more than NumPy
                 ValueError,
                 ("(2, 2)", "(3, 3)", "half"),
             ),
+        ],
+        "train_twin": [
+            (lambda: train_twin(NOISE), ValueError, ("x_train", "28")),
+            (lambda: train_twin(digits(), epochs=0), ValueError, ("epochs is 0",)),
+            (lambda: train_twin(digits(), "big"), ValueError, ("big", "simple")),
         ],
         "weights_from": [(lambda: weights_from({}), TypeError, ("dict", "Module"))],
         "Batches": [

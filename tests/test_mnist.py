@@ -101,7 +101,7 @@ def test_dropout_changes_no_initial_weight() -> None:
     ours, theirs = plain.params.values(), dropped.params.values()
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert len(dropped) == len(plain) + 1
+    assert len(dropped) == len(plain) + 2
 
 
 def test_the_schedule_is_followed() -> None:

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from cnn.conv import Conv2d  # noqa: E402
 from cnn.data import Dataset, batches, digits  # noqa: E402
 from cnn.losses import cross_entropy, cross_entropy_backward  # noqa: E402
+from cnn.mnist import RECIPES, train  # noqa: E402
 from cnn.models import deep_cnn, simple_cnn  # noqa: E402
 from cnn.network import (  # noqa: E402
     Flatten,
@@ -24,7 +25,14 @@ from cnn.network import (  # noqa: E402
 )
 from cnn.optimizers import Adam, ExponentialDecay  # noqa: E402
 from cnn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d  # noqa: E402
-from cnn.pytorch import Batches, Trainer, best_device, twin, weights_from  # noqa: E402
+from cnn.pytorch import (  # noqa: E402
+    Batches,
+    Trainer,
+    best_device,
+    train_twin,
+    twin,
+    weights_from,
+)
 from cnn.regularization import BatchNorm1d, BatchNorm2d, Dropout  # noqa: E402
 from cnn.training import fit  # noqa: E402
 
@@ -170,6 +178,25 @@ def test_fit_equals_ours(make):
     assert difference(net.state_dict(), weights_from(module)) <= 1e-10
     assert theirs.seconds == sorted(theirs.seconds)
     assert module.training
+
+
+@pytest.mark.parametrize("recipe", ["constant", "schedule"])
+def test_train_twin_equals_train(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same recipe, seed and number of classes; the schedule is made fast enough to matter."""
+    monkeypatch.setitem(RECIPES, "schedule", (ExponentialDecay(3e-3, 1e-4, 2), 0.0))
+    d = digits()
+    few, tests = d.y_train < 3, d.y_test < 3
+    data = Dataset(
+        "few", d.x_train[few], d.y_train[few], d.x_test[tests], d.y_test[tests]
+    )
+    net, ours = train(data, "deep", recipe, epochs=2, seed=3)
+    module, theirs = train_twin(data, "deep", recipe, epochs=2, seed=3)
+    assert len(ours.loss) == len(theirs.loss) == 10
+    assert ours.iterations == theirs.iterations
+    assert np.abs(np.subtract(ours.loss, theirs.loss)).max() <= 1e-4
+    assert np.abs(np.subtract(ours.test_loss, theirs.test_loss)).max() <= 1e-4
+    assert net.params["9.weight"].shape == (3, 200)
+    assert difference(net.state_dict(), weights_from(module)) <= 1e-3
 
 
 def dropping(seed: int | None) -> list[float]:

@@ -2,8 +2,10 @@
 
     python book/tools/replicate.py [--seeds N] [--jobs N] [--who ours|PyTorch|both] [--out FILE]
 
-Each run that is not in the file yet is added to it: interrupted, the same command goes on. The
-chapters draw what is in ``book/runs/replication.json``; nothing else reads or needs it.
+Before them, ours with several shares of dropout is tested on training images that were held out;
+the recipe's share is chosen by these runs. Each run that is not in the file yet is added to it:
+interrupted, the same command goes on. The chapters draw what is in ``book/runs/replication.json``;
+nothing else reads or needs it.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
+
+from machine import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "book" / "runs" / "replication.json"
 WEIGHTS = ROOT / "book" / "runs" / "deep-mnist.safetensors"
+HELD_OUT = 10_000  # of the training images, for the choice of the share
+SHARES = (0.0, 0.1, 0.25, 0.5)
 Run = tuple[str, str, str, int]
 
 
@@ -28,7 +33,13 @@ def plan(seeds: int, who: str) -> list[Run]:
     """Return the runs: who computes, model, recipe, seed."""
     from cnn.mnist import MODELS, RECIPES
 
-    return [
+    chosen = [
+        ("ours", "deep", f"held out, {share}", seed)
+        for seed in range(3)
+        for share in SHARES
+        if who != "PyTorch"
+    ]
+    return chosen + [
         (name, model, recipe, seed)
         for seed in range(seeds)
         for name in ("ours", "PyTorch")
@@ -41,16 +52,26 @@ def plan(seeds: int, who: str) -> list[Run]:
 def train(run: Run) -> dict:
     """Make one run on MNIST and return its record."""
     who, model, recipe, seed = run
-    from cnn import mnist
-    from cnn.data import mnist as read_mnist
+    from cnn import data as sets, mnist
 
-    data = read_mnist()
+    data = sets.mnist()
+    if recipe.startswith("held out"):
+        share = float(recipe.partition(", ")[2])
+        mnist.RECIPES[recipe] = mnist.DECAY, share
+        x, y = data.x_train, data.y_train
+        parts = x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:]
+        data = sets.Dataset(data.name, *parts)
     if who == "ours":
         net, history = mnist.train(data, model, recipe, seed=seed)
         if (model, recipe, seed) == ("deep", "dropout", mnist.SEED):
             mnist.save_weights(WEIGHTS, net)
     else:
-        history = train_twin(data, model, recipe, seed)
+        import torch
+
+        from cnn.pytorch import train_twin
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        _, history = train_twin(data, model, recipe, seed=seed)
     per_epoch = -(-len(data.x_train) // 100)
     return {
         "who": who,
@@ -60,45 +81,9 @@ def train(run: Run) -> dict:
         "test_error": history.test_error[-1],
         "test_loss": history.test_loss[-1],
         "train_loss": mean(history.loss[-per_epoch:]),
-        "seconds": round(history.seconds[-1], 1),
         "iterations": history.iterations,
         "test_errors": [round(error, 5) for error in history.test_error],
     }
-
-
-def train_twin(data, model: str, recipe: str, seed: int):
-    """Train PyTorch's twin from the same weights, on the same batches."""
-    import torch
-
-    from cnn import mnist
-    from cnn.pytorch import Batches, Trainer, twin
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    net, optimizer, order = mnist.prepare(model, recipe, seed=seed)
-    module = twin(net)
-    schedule = optimizer.lr if callable(optimizer.lr) else None
-    adam = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
-    return Trainer(module, adam, schedule=schedule).fit(
-        Batches(data.x_train, data.y_train, 100, order),
-        Batches(data.x_test, data.y_test, 500),
-        epochs=mnist.epochs_for(data),
-        seed=seed,
-    )
-
-
-def machine() -> dict[str, str | int]:
-    """Return what the numbers depend on."""
-    import platform
-
-    cpu = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text("utf-8").splitlines() if "model name" in x]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = {name: version(name) for name in ("numpy", "numba", "torch")}
-    cores = len(os.sched_getaffinity(0))
-    python = platform.python_version()
-    return {"cpu": cpu, "cores": cores, "python": python, **packages}
 
 
 def main() -> int:

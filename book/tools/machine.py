@@ -1,0 +1,23 @@
+"""What measured numbers depend on: to be stored beside them."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine() -> dict[str, str | int]:
+    """Return the date, the processor, how many cores may be used, and the versions."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text("utf-8").splitlines() if "model name" in x]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "numba", "torch")},
+    }
