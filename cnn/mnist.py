@@ -202,12 +202,10 @@ def plot_curves(
         window = min(100, len(history.loss))
         mean = np.convolve(history.loss, np.full(window, 1 / window), "valid")
         t = np.arange(window, len(history.loss) + 1)
-        above.semilogy(t, mean, f"C{i}", lw=0.7, label=f"{name}, training")
-        above.semilogy(
-            history.iterations, history.test_loss, f"C{i}", lw=2, label=f"{name}, test"
-        )
+        above.semilogy(t, mean, f"C{i}", lw=0.7)
+        above.semilogy(history.iterations, history.test_loss, f"C{i}", lw=2, label=name)
         below.plot(history.iterations, 100 * np.array(history.test_error), f"C{i}")
-    above.set_ylabel("cross-entropy")
+    above.set_ylabel("cross-entropy\n(thin: training, thick: test)")
     above.legend()
     below.set(xlabel="iteration", ylabel="test error in %", ylim=(0, None))
     if path is not None:
