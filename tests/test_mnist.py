@@ -95,12 +95,16 @@ def test_chance_comes_from_the_seed_alone() -> None:
         assert (a != other.params[name]).any()
 
 
-def test_dropout_changes_no_initial_weight() -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_dropout_changes_no_initial_weight(model: str) -> None:
     """Recipes are compared from the same start; dropout draws from a generator of its own."""
-    plain, dropped = (prepare("deep", r)[0] for r in ("schedule", "dropout"))
+    plain, dropped = (prepare(model, r)[0] for r in ("schedule", "dropout"))
     ours, theirs = plain.params.values(), dropped.params.values()
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
+    kinds = [type(layer).__name__ for layer in dropped]
+    before = [kinds[i - 1] for i, kind in enumerate(kinds) if kind == "Linear"]
+    assert before == ["Dropout", "Dropout"]
     assert len(dropped) == len(plain) + 2
 
 

@@ -1,6 +1,6 @@
 """Train both networks with every recipe, ours and PyTorch's twins, over many seeds.
 
-    python book/tools/replicate.py [--seeds N] [--jobs N] [--who ours|PyTorch|both] [--out FILE]
+    python book/tools/replicate.py [--seeds N] [--jobs N]
 
 Before them, ours with several shares of dropout is tested on training images that were held out;
 the recipe's share is chosen by these runs. Each run that is not in the file yet is added to it:
@@ -29,7 +29,7 @@ SHARES = (0.0, 0.1, 0.25, 0.5)
 Run = tuple[str, str, str, int]
 
 
-def plan(seeds: int, who: str) -> list[Run]:
+def plan(seeds: int) -> list[Run]:
     """Return the runs: who computes, model, recipe, seed."""
     from cnn.mnist import MODELS, RECIPES
 
@@ -37,13 +37,11 @@ def plan(seeds: int, who: str) -> list[Run]:
         ("ours", "deep", f"held out, {share}", seed)
         for seed in range(3)
         for share in SHARES
-        if who != "PyTorch"
     ]
     return chosen + [
         (name, model, recipe, seed)
         for seed in range(seeds)
         for name in ("ours", "PyTorch")
-        if who in (name, "both")
         for model in reversed(MODELS)
         for recipe in reversed(RECIPES)
     ]
@@ -78,6 +76,7 @@ def train(run: Run) -> dict:
         "model": model,
         "recipe": recipe,
         "seed": seed,
+        "machine": machine(),
         "test_error": history.test_error[-1],
         "test_loss": history.test_loss[-1],
         "train_loss": mean(history.loss[-per_epoch:]),
@@ -91,16 +90,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--who", choices=("ours", "PyTorch", "both"), default="both")
-    parser.add_argument("--out", type=Path, default=OUT, help="the file to add to")
     args = parser.parse_args()
     from tqdm import tqdm
 
     from cnn.training import replace_file
 
-    records = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
+    records = json.loads(OUT.read_text()) if OUT.exists() else []
     known = {tuple(r[k] for k in ("who", "model", "recipe", "seed")) for r in records}
-    todo = [run for run in plan(args.seeds, args.who) if run not in known]
+    todo = [run for run in plan(args.seeds) if run not in known]
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
     for name in ("NUMBA", "OMP", "OPENBLAS"):
         os.environ[f"{name}_NUM_THREADS"] = str(threads)
@@ -109,8 +106,8 @@ def main() -> int:
         runs = [pool.submit(train, run) for run in todo]
         for done in tqdm(as_completed(runs), total=len(runs), unit="run", disable=None):
             records.append(done.result())
-            result = json.dumps({"machine": machine(), "runs": records}) + "\n"
-            replace_file(args.out, lambda f, text=result: f.write(text.encode()))
+            result = json.dumps(records) + "\n"
+            replace_file(OUT, lambda f, text=result: f.write(text.encode()))
     return 0
 
 
