@@ -71,7 +71,7 @@ def _lay_out(X: np.ndarray, x: np.ndarray, top: int, left: int) -> None:
 # --- Sums stay in registers ---
 
 
-_inner = njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+_inner = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 @_inner
@@ -800,26 +800,33 @@ def adam_compiled(
         check_array(name, a, theta.shape, "the shape of theta")
     check_same_dtype(theta=theta, g=g, m=m, v=v)
     _check_dtype(theta)
-    if not all(a.flags.carray for a in (theta, m, v)):  # not in one piece
-        adam_update(theta, g, m, v, scratch, t, gamma, betas, eps)
+    if not (theta.flags.carray and m.flags.carray and v.flags.carray):
+        adam_update(theta, g, m, v, scratch, t, gamma, betas, eps)  # not in one piece
         return
     number, (beta1, beta2) = theta.dtype.type, betas
     factors = (1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, gamma / (1 - beta1**t))
     rows = (a.reshape(-1) for a in (theta, _plain(g), m, v))
-    _adam(*rows, *map(number, factors))
+    update = _adam if theta.size > 4096 else _adam_piece
+    update(*rows, *map(number, factors))
 
 
 @_parallel
 def _adam(theta, g, m, v, rise1, rise2, correct2, eps, rate):
     """Update θ, m and v in place, a piece for each task."""
     for piece in prange((len(theta) + 4095) // 4096):
-        at = 4096 * piece
-        th, gr = theta[at : at + 4096], g[at : at + 4096]
-        me, va = m[at : at + 4096], v[at : at + 4096]
-        for t in range(len(th)):
-            me[t] += (gr[t] - me[t]) * rise1
-            va[t] += (gr[t] * gr[t] - va[t]) * rise2
-            th[t] -= me[t] / (np.sqrt(va[t] * correct2) + eps) * rate
+        i, j = 4096 * piece, 4096 * (piece + 1)
+        _adam_piece(
+            theta[i:j], g[i:j], m[i:j], v[i:j], rise1, rise2, correct2, eps, rate
+        )
+
+
+@_inner
+def _adam_piece(theta, g, m, v, rise1, rise2, correct2, eps, rate):
+    """Update one piece; a parameter of one piece is not worth waking a second core."""
+    for t in range(len(theta)):
+        m[t] += (g[t] - m[t]) * rise1
+        v[t] += (g[t] * g[t] - v[t]) * rise2
+        theta[t] -= m[t] / (np.sqrt(v[t] * correct2) + eps) * rate
 
 
 # --- The first step ---
