@@ -53,7 +53,7 @@ check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
 	@$(BIN)/python -m cnn train
 
-bench: $(READY) ## time training steps beside PyTorch's, for chapter 12 (some minutes)
+bench: $(READY) ## time training steps beside PyTorch's, for chapter 12 (a quarter of an hour)
 	@$(BIN)/python tests/bench.py
 
 replicate: $(READY) ## train with every recipe and seed, for chapters 17 and 18 (hours)

@@ -801,7 +801,8 @@ def adam_compiled(
     check_same_dtype(theta=theta, g=g, m=m, v=v)
     _check_dtype(theta)
     if not (theta.flags.carray and m.flags.carray and v.flags.carray):
-        adam_update(theta, g, m, v, scratch, t, gamma, betas, eps)  # not in one piece
+        # not in one piece
+        adam_update(theta, g, m, v, scratch, t, gamma, betas, eps)
         return
     number, (beta1, beta2) = theta.dtype.type, betas
     factors = (1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, gamma / (1 - beta1**t))

@@ -433,8 +433,9 @@ def main() -> None:
 
     from cnn.training import replace_file
 
+    todo = tqdm(jobs(args.quick), "watching the cores", unit="job", disable=None)
     best = nearest(args.quick)
-    todo = tqdm(jobs(args.quick), unit="job", disable=None)
+    todo.set_description("measuring")
     records = [record for job in todo for record in run(job | {"best": best})]
     result = json.dumps({"machine": machine(), "records": records}, indent=1) + "\n"
     replace_file(args.out, lambda file: file.write(result.encode()))
