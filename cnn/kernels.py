@@ -807,15 +807,18 @@ def adam_compiled(
     number, (beta1, beta2) = theta.dtype.type, betas
     factors = (1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, gamma / (1 - beta1**t))
     rows = (a.reshape(-1) for a in (theta, _plain(g), m, v))
-    update = _adam if theta.size > 4096 else _adam_piece
+    update = _adam if theta.size > _PIECE else _adam_piece
     update(*rows, *map(number, factors))
+
+
+_PIECE = 4096
 
 
 @_parallel
 def _adam(theta, g, m, v, rise1, rise2, correct2, eps, rate):
     """Update θ, m and v in place, a piece for each task."""
-    for piece in prange((len(theta) + 4095) // 4096):
-        i, j = 4096 * piece, 4096 * (piece + 1)
+    for piece in prange((len(theta) + _PIECE - 1) // _PIECE):
+        i, j = _PIECE * piece, _PIECE * (piece + 1)
         _adam_piece(
             theta[i:j], g[i:j], m[i:j], v[i:j], rise1, rise2, correct2, eps, rate
         )

@@ -179,23 +179,23 @@ def handshakes() -> Step:
     return forty
 
 
-def nearest(quick: bool) -> float:
-    """Return the shortest time of ``handshakes``, in seconds, in a minute and a half."""
+def nearest(quick: bool) -> list[dict]:
+    """Return the shortest time of ``handshakes``, in seconds, of a minute and a half or of 3 s."""
     shake, start = handshakes(), perf_counter()
     best = seconds(shake)
     while perf_counter() - start < (3 if quick else 90):
         best = min(best, seconds(shake))
         sleep(0.01)
-    return best
+    return [{"best": best}]
 
 
 def near(best: float) -> Callable[[], bool]:
     """Return a function that tells whether the two cores are near each other at the moment.
 
-    A virtual machine is moved about: at times its cores share a cache, at times they don't, and
-    then every program of short tasks is slower, ours and PyTorch's. Near means that
-    ``handshakes`` take about as long as at their best. After five minutes of noes the answer is
-    always yes: a machine that is never quiet is measured as it is.
+    Near means that ``handshakes`` take about as long as at their best. On a virtual machine that
+    changes from minute to minute, and with it the time of every step of short tasks, ours and
+    PyTorch's. After five minutes of noes the answer is always yes: a machine that is never quiet
+    is measured as it is.
     """
     shake, patience = handshakes(), 1500
 
@@ -330,6 +330,8 @@ def worker(job: dict) -> list[dict]:
         import numba
 
         numba.set_num_threads(job["threads"])
+    if job["kind"] == "nearest":
+        return nearest(job["quick"])
     alone = job["threads"] == 1 or "busy" in job.get("ours", "")
     ready = (lambda: True) if alone else near(job["best"])
     if job["kind"] == "scaling":
@@ -434,9 +436,9 @@ def main() -> None:
     from cnn.training import replace_file
 
     todo = tqdm(jobs(args.quick), "watching the cores", unit="job", disable=None)
-    best = nearest(args.quick)
+    (nearest,) = run({"kind": "nearest", "threads": 2, "quick": args.quick})
     todo.set_description("measuring")
-    records = [record for job in todo for record in run(job | {"best": best})]
+    records = [record for job in todo for record in run(job | nearest)]
     result = json.dumps({"machine": machine(), "records": records}, indent=1) + "\n"
     replace_file(args.out, lambda file: file.write(result.encode()))
     print(*ratios(records), sep="\n")

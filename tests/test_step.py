@@ -96,7 +96,9 @@ def test_compiled_float32_stays_float32(name: str) -> None:
     for signature in signatures or [_row(function)]:
         assert "float64" not in str(signature)
         # what comes from the cache on disk cannot be looked into: compile it anew
-        again = numba.njit(fastmath={"contract", "reassoc", "nsz"})(function.py_func)
+        again = numba.jit(**function.targetoptions | {"parallel": False})(
+            function.py_func
+        )
         again.compile(signature)
         llvm = again.inspect_llvm(signature)
         assert "float" in llvm
