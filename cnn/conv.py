@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from .im2col import (
     conv2d_im2col,
     conv2d_im2col_backward,
 )
+from .losses import cross_entropy_and_gradient
 from .network import Layer, rows, twins, uniform_params
 from .optimizers import adam_update
 
@@ -47,9 +49,15 @@ def _compiled(name: str) -> Callable:
     """Return the function of this name in ``cnn.kernels``, imported when it is first called."""
 
     def function(*args: object, **kwargs: object) -> object:
-        return getattr(import_module("cnn.kernels"), name)(*args, **kwargs)
+        return getattr(_kernels(), name)(*args, **kwargs)
 
     return function
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    """Import ``cnn.kernels``, and with it Numba, when it is needed."""
+    return import_module("cnn.kernels")
 
 
 def _loops_backward(
@@ -78,16 +86,14 @@ IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
 # --- Who chooses ---
 
 
-# A second core is not worth waking for fewer numbers than these.
-SMALL = 24_000
+# For fewer numbers than these the call costs more than the work.
+SMALL = 500
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
-def _worthwhile(*args: object) -> bool:
-    """Return whether the compiled loops can take these arguments, and whether they should."""
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
-    dtypes = {a.dtype for a in arrays}
-    enough = max((a.size for a in arrays), default=0) >= SMALL
-    return enough and dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}
+def _worthwhile(a: object) -> bool:
+    """Return whether the compiled loops can take this array, and whether they should."""
+    return isinstance(a, np.ndarray) and a.dtype in _FLOATS and a.size >= SMALL
 
 
 def _twin(plain: Callable, name: str) -> Callable:
@@ -96,7 +102,7 @@ def _twin(plain: Callable, name: str) -> Callable:
 
     @functools.wraps(plain)
     def function(*args: object, **kwargs: object) -> object:
-        return (fast if _worthwhile(*args) else plain)(*args, **kwargs)
+        return (fast if args and _worthwhile(args[0]) else plain)(*args, **kwargs)
 
     return function
 
@@ -107,6 +113,9 @@ _TWINS = {
     linear_backward: _twin(linear_backward, "linear_compiled_backward"),
     relu: _twin(relu, "relu_compiled"),
     relu_backward: _twin(relu_backward, "relu_compiled_backward"),
+    cross_entropy_and_gradient: _twin(
+        cross_entropy_and_gradient, "cross_entropy_compiled"
+    ),
     adam_update: _twin(adam_update, "adam_compiled"),
 }
 if FAST:
@@ -127,8 +136,8 @@ def use(implementation: str = "auto") -> str:
     implementation : str
         ``"auto"``: the compiled loops where Numba is installed and there is enough to do,
         otherwise NumPy's products; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``,
-        for all convolutions. Flatten, the dense layer, ReLU and Adam use compiled twins, where
-        there is enough to do, with ``"auto"`` and ``"compiled"``.
+        for all convolutions. Flatten, the dense layer, ReLU, the cost and Adam use compiled twins,
+        where there is enough to do, with ``"auto"`` and ``"compiled"``.
 
     Returns
     -------
@@ -184,7 +193,7 @@ def _resolve(
     name = _in_use if implementation == "auto" else implementation
     _check_implementation(name)
     if name == "auto":
-        name = "compiled" if FAST and _worthwhile(x, W) else "numpy"
+        name = "compiled" if FAST and _worthwhile(x) else "numpy"
     if name == "numpy":
         check_conv(x, W)
         g = geometry(x.shape[2:], W.shape[2:], *where)

@@ -3,6 +3,7 @@
 Exported from book/09-correlation.ipynb: edit the chapter and run `make export`.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -134,10 +135,23 @@ def geometry(
     for name, two in (("size", size), ("filter_size", filter_size)):
         if len(two) != 2:
             raise ValueError(f"{name} is {tuple(two)}; expected (rows, columns)")
-    top, bottom, left, right = padding_sides(padding)
-    h_out, r_h = output_size(size[0], filter_size[0], stride, dilation, top + bottom)
-    w_out, r_w = output_size(size[1], filter_size[1], stride, dilation, left + right)
-    return Geometry(stride, dilation, top, bottom, left, right, h_out, w_out, r_h, r_w)
+    sides = padding_sides(padding)
+    return _geometry(tuple(size), tuple(filter_size), stride, sides, dilation)
+
+
+@functools.lru_cache(256, typed=True)  # training asks for the same few again and again
+def _geometry(
+    size: tuple[int, int],
+    f: tuple[int, int],
+    s: int,
+    sides: tuple[int, int, int, int],
+    d: int,
+) -> Geometry:
+    """Compute what ``geometry`` returns."""
+    top, bottom, left, right = sides
+    h_out, r_h = output_size(size[0], f[0], s, d, top + bottom)
+    w_out, r_w = output_size(size[1], f[1], s, d, left + right)
+    return Geometry(s, d, top, bottom, left, right, h_out, w_out, r_h, r_w)
 
 
 def padded_size(f_h: int, f_w: int, g: Geometry) -> tuple[int, int]:

@@ -230,9 +230,8 @@ def check_same_dtype(**arrays: np.ndarray) -> None:
     TypeError
         Two dtypes differ; the message lists them all.
     """
-    dtypes = {name: a.dtype for name, a in arrays.items()}
-    if len(set(dtypes.values())) > 1:
-        listing = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    if len({a.dtype for a in arrays.values()}) > 1:
+        listing = ", ".join(f"{name} {a.dtype}" for name, a in arrays.items())
         raise TypeError(
             f"the arrays have different dtypes ({listing}): convert with .astype(...)"
         )

@@ -15,6 +15,7 @@ from .correlation_grad import check_conv_backward
 from .data import check_array, check_same_dtype
 from .dense import check_linear
 from .im2col import empty
+from .losses import cross_entropy_and_gradient
 from .optimizers import adam_update
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "linear_compiled_backward",
     "relu_compiled",
     "relu_compiled_backward",
+    "cross_entropy_compiled",
     "adam_compiled",
 ]
 
@@ -182,10 +184,13 @@ def _plain(a: np.ndarray) -> np.ndarray:
     return copy
 
 
+_ALONE = 2**15  # fewer numbers than these are not worth waking a second core
+
+
 def _turned(a: np.ndarray) -> np.ndarray:
     """Return the transpose of a matrix, contiguous."""
     out = empty(a.shape[::-1], a.dtype)
-    if a.size < 2**15:  # not worth waking a second core
+    if a.size < _ALONE:
         np.copyto(out, a.T)
     else:
         _turn(out, a)
@@ -246,17 +251,19 @@ def conv2d_compiled(
     (C_out, C_in, f_h, f_w), N = W.shape, len(x)
     g = geometry(x.shape[2:], (f_h, f_w), stride, padding, dilation)
     rows, columns, start, offset = _taps(C_in, f_h, f_w, g, N)
-    X = _laid_out(_by_pixel(x), g.top, g.left, rows, g.s, columns)
+    X = empty((C_in, rows, g.s, columns, N), x.dtype)
     z = empty((C_out, g.h_out, g.w_out, N), x.dtype)
-    _sum_taps(
-        z.reshape(C_out, g.h_out, -1),
-        X,
-        start,
-        offset,
-        _plain(W).reshape(C_out, -1),
-        _plain(b),
-    )
+    _convolve(z, X, _by_pixel(x), g.top, g.left, start, offset, _plain(W), _plain(b))
     return z.transpose(3, 0, 1, 2)
+
+
+@_inner
+def _convolve(z, X, x, top, left, start, offset, W, b):
+    """Lay out x, and add up its taps."""
+    C_out, h_out, w_out, N = z.shape
+    _lay_out(X, x, top, left)
+    rows, filters = z.reshape(C_out, h_out, w_out * N), W.reshape(C_out, len(offset))
+    _sum_taps(rows, X.reshape(X.size), start, offset, filters, b)
 
 
 @functools.lru_cache(256)
@@ -271,15 +278,6 @@ def _taps(
     offset = ((row * g.s + phase) * columns + column) * N
     start = np.arange(g.h_out) * (g.s * g.s * columns * N)
     return rows, columns, start, offset.ravel()
-
-
-def _laid_out(
-    x: np.ndarray, top: int, left: int, rows: int, s: int, columns: int
-) -> np.ndarray:
-    """Return X as one long row of numbers, in memory that is used again."""
-    X = empty((x.shape[0], rows, s, columns, x.shape[3]), x.dtype)
-    _lay_out(X, x, top, left)
-    return X.reshape(-1)
 
 
 def _check_dtype(a: np.ndarray) -> None:
@@ -310,16 +308,26 @@ def _dot_taps(
 
     Fill ``db``, too, unless it is empty: db[ν] = Σ_i Σ_t dz[ν, i, t].
     """
-    C_out, K = dW.shape
-    blocks = (K + 3) // 4
-    for task in prange((C_out + 3) // 4 * blocks):
-        nu, k = 4 * (task // blocks), 4 * (task % blocks)
-        _dot_4x4(dW, dz, X, start, offset, nu, k)
+    (C_out, K), (_, h_out, T) = dW.shape, dz.shape
+    halves = min(h_out, 2)  # a single row stays whole
+    places = dz.reshape(C_out, h_out * T)
+    second = np.empty((C_out * (halves - 1), K), dW.dtype)
+    second_b = np.empty(len(db) * (halves - 1), db.dtype)
+    down, across = (C_out + 3) // 4, (K + 3) // 4
+    for task in prange(halves * down * across):
+        half, nu = task // across // down, 4 * (task // across % down)
+        k, share = 4 * (task % across), second if half else dW
+        first, last = half * h_out * T // halves, (half + 1) * h_out * T // halves
+        _dot_4x4(share, dz, X, start, offset, nu, k, first, last)
         if k + 4 >= K:  # the last task of these channels
+            share_b = second_b if half else db
             for m in range(nu, min(nu + 4, len(db))):
-                db[m] = 0
-                for i in range(dz.shape[1]):
-                    db[m] += _sum(dz[m, i])
+                share_b[m] = _sum(places[m, first:last])
+    for nu in range(len(second)):
+        for k in range(K):
+            dW[nu, k] += second[nu, k]
+    for nu in range(len(second_b)):
+        db[nu] += second_b[nu]
 
 
 @_inner
@@ -332,20 +340,22 @@ def _sum(row):
 
 
 @_inner
-def _dot_4x4(dW, dz, X, start, offset, nu, k):
-    """Fill four rows and columns of ``dW``; at the edge some of them twice."""
+def _dot_4x4(dW, dz, X, start, offset, nu, k, first, last):
+    """Fill four rows and columns of ``dW`` from these places; at the edge some of them twice."""
     C_out, h_out, T = dz.shape
     n1, n2, n3 = min(nu + 1, C_out - 1), min(nu + 2, C_out - 1), min(nu + 3, C_out - 1)
     K = len(offset)
     k1, k2, k3 = min(k + 1, K - 1), min(k + 2, K - 1), min(k + 3, K - 1)
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = dW.dtype.type(0)
     c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = dW.dtype.type(0)
-    for i in range(h_out):
-        z0, z1, z2, z3 = dz[nu, i], dz[n1, i], dz[n2, i], dz[n3, i]
-        x = X[start[i] :]
-        x0, x1 = x[offset[k] : offset[k] + T], x[offset[k1] : offset[k1] + T]
-        x2, x3 = x[offset[k2] : offset[k2] + T], x[offset[k3] : offset[k3] + T]
-        for t in range(T):
+    for i in range(first // T, (last - 1) // T + 1):
+        begin, end = max(first - i * T, 0), min(last - i * T, T)
+        z0, z1 = dz[nu, i, begin:end], dz[n1, i, begin:end]
+        z2, z3 = dz[n2, i, begin:end], dz[n3, i, begin:end]
+        x, n = X[start[i] + begin :], end - begin
+        x0, x1 = x[offset[k] : offset[k] + n], x[offset[k1] : offset[k1] + n]
+        x2, x3 = x[offset[k2] : offset[k2] + n], x[offset[k3] : offset[k3] + n]
+        for t in range(n):
             u0, u1, u2, u3 = x0[t], x1[t], x2[t], x3[t]
             a0 += z0[t] * u0
             a1 += z0[t] * u1
@@ -419,12 +429,20 @@ def conv2d_compiled_backward(
     (C_out, C_in, f_h, f_w), N = W.shape, len(x)
     dz = _batch_last(dz)
     rows, columns, start, offset = _taps(C_in, f_h, f_w, g, N)
-    X = _laid_out(_by_pixel(x), g.top, g.left, rows, g.s, columns)
+    X = empty((C_in, rows, g.s, columns, N), x.dtype)
     dW, db = empty(W.shape, W.dtype), empty(C_out, W.dtype)
-    blame = dz.reshape(C_out, g.h_out, -1)
-    _dot_taps(dW.reshape(C_out, -1), db, blame, X, start, offset)
+    _blame_filters(dW, db, dz, X, _by_pixel(x), g.top, g.left, start, offset)
     dx = _input_gradient(dz, W, x.shape, g) if input_gradient else None
     return dx, dW, db
+
+
+@_inner
+def _blame_filters(dW, db, dz, X, x, top, left, start, offset):
+    """Lay out x, and multiply it by the blame."""
+    C_out, h_out, w_out, N = dz.shape
+    _lay_out(X, x, top, left)
+    dots, rows = dW.reshape(C_out, len(offset)), dz.reshape(C_out, h_out, w_out * N)
+    _dot_taps(dots, db, rows, X.reshape(X.size), start, offset)
 
 
 def _input_gradient(
@@ -432,11 +450,22 @@ def _input_gradient(
 ) -> np.ndarray:
     """Return dx, all classes of pixels in one go."""
     N, C_in, *size = shape
-    before, rows, columns, tap, offset, work = _classes(W.shape, tuple(size), g, N)
-    D = _laid_out(dz, *before, rows, 1, columns)
+    (top, left), rows, columns, *lists = _classes(W.shape, tuple(size), g, N)
+    D = empty((len(W), rows, 1, columns, N), dz.dtype)
     dx = empty((C_in, *size, N), dz.dtype)
-    _sum_classes(dx, D, offset, W.take(tap), work, g.s)
+    _blame_pixels(dx, D, dz, top, left, _plain(W), *lists, g.s)
     return dx.transpose(3, 0, 1, 2)
+
+
+@_inner
+def _blame_pixels(dx, D, dz, top, left, W, tap, offset, work, s):
+    """Lay out dz, put the weights in the order of the classes, and add up."""
+    _lay_out(D, dz, top, left)
+    w, V = W.reshape(W.size), np.empty(tap.shape, W.dtype)
+    for mu in range(tap.shape[0]):
+        for k in range(tap.shape[1]):
+            V[mu, k] = w[tap[mu, k]]
+    _sum_classes(dx, D.reshape(D.size), offset, V, work, s)
 
 
 @functools.lru_cache(256)
@@ -446,8 +475,8 @@ def _classes(
     """Return the zeros before dz, rows and columns with them, and what is to be added where.
 
     That is: for each channel of x the places in W of its taps, class after class; each tap's
-    offset; and for each row of pixels of a class its first and last tap, its start in D, and
-    the row, first column and count of its pixels.
+    offset; and, from the top of the image to its bottom, for each row of pixels of a class its
+    first and last tap, its start in D, and the row, first column and count of its pixels.
     """
     C_out, C_in, *f = W_shape
     before = tuple(g.d * (taps - 1) // g.s for taps in f)
@@ -480,6 +509,7 @@ def _classes(
                 start = ((at_h + i) * columns + at_w) * N
                 work.append((k, last, start, h, right[0], len(right)))
         k = last
+    work.sort(key=lambda pixels: pixels[3])
     tap = np.ascontiguousarray(np.concatenate(taps, axis=1))
     return (
         before,
@@ -552,9 +582,6 @@ def rows_compiled(x: np.ndarray) -> np.ndarray:
     return _batch_first(x.reshape(len(x), -1))
 
 
-_START = np.zeros(1, np.int64)
-
-
 def linear_compiled(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute the dense layer z = q Wᵀ + b with the compiled loops.
 
@@ -585,13 +612,21 @@ def linear_compiled(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     check_array("b", b, (len(W),), f"because W has shape {W.shape}")
     check_same_dtype(q=q, W=W, b=b)
     _check_dtype(q)
-    (N, M_in), M_out = q.shape, len(W)
-    z = empty((N, M_out), q.dtype)
-    rows = _batch_first(q).reshape(N, 1, M_in)
-    tap, no_sums = np.arange(0, M_out * M_in, M_in), np.empty(0, q.dtype)
-    _dot_taps(z, no_sums, rows, _plain(W).reshape(-1), _START, tap)
-    z += b
+    z = empty((len(q), len(W)), q.dtype)
+    _dense(z, _batch_first(q), _plain(W), _plain(b))
     return z
+
+
+@_inner
+def _dense(z, q, W, b):
+    """Fill z = q Wᵀ + b."""
+    (N, M_in), M_out = q.shape, len(W)
+    start, taps = np.zeros(1, np.int64), np.arange(0, M_out * M_in, M_in)
+    no_sums = np.empty(0, q.dtype)
+    _dot_taps(z, no_sums, q.reshape(N, 1, M_in), W.reshape(W.size), start, taps)
+    for n in range(N):
+        for m in range(M_out):
+            z[n, m] += b[m]
 
 
 def linear_compiled_backward(
@@ -627,31 +662,33 @@ def linear_compiled_backward(
         The shapes do not fit, or one of them holds a zero.
     """
     check_linear(q, W)
-    (N, M_in), M_out = q.shape, len(W)
-    check_array("dz", dz, (N, M_out), f"because q has shape {q.shape} and W {W.shape}")
+    expected = (len(q), len(W))
+    check_array("dz", dz, expected, f"because q has shape {q.shape} and W {W.shape}")
     check_same_dtype(dz=dz, q=q, W=W)
     _check_dtype(q)
-    dz, taps = _plain(dz), np.arange(0, max(N, M_out) * M_in, M_in)
-    dW, dq = empty(W.shape, W.dtype), None
-    _sum_taps(
-        dW.reshape(M_out, 1, M_in),
-        _batch_first(q).reshape(-1),
-        _START,
-        taps[:N],
-        _turned(dz),
-        np.zeros(M_out, q.dtype),
-    )
-    if input_gradient:
-        dq = empty(q.shape, q.dtype)
-        _sum_taps(
-            dq.reshape(N, 1, M_in),
-            _plain(W).reshape(-1),
-            _START,
-            taps[:M_out],
-            dz,
-            np.zeros(N, q.dtype),
-        )
-    return dq, dW, dz.sum(axis=0)
+    dW, db = empty(W.shape, W.dtype), empty(len(W), W.dtype)
+    dq = empty(q.shape if input_gradient else (0, 0), q.dtype)
+    turned = empty((len(W), len(q)), q.dtype)
+    _dense_backward(dq, dW, db, turned, _plain(dz), _batch_first(q), _plain(W))
+    return dq if input_gradient else None, dW, db
+
+
+@_inner
+def _dense_backward(dq, dW, db, turned, dz, q, W):
+    """Fill dW = dzᵀ q, db with the sums of dz, dzᵀ itself, and dq = dz W unless it is empty."""
+    (N, M_in), M_out = q.shape, len(W)
+    start, taps = np.zeros(1, np.int64), np.arange(0, max(N, M_out) * M_in, M_in)
+    zeros = np.zeros(max(N, M_out), dz.dtype)
+    db[:] = 0
+    for n in range(N):
+        for m in range(M_out):
+            turned[m, n] = dz[n, m]
+            db[m] += dz[n, m]
+    rows = dW.reshape(M_out, 1, M_in)
+    _sum_taps(rows, q.reshape(q.size), start, taps[:N], turned, zeros)
+    if len(dq):
+        rows = dq.reshape(N, 1, M_in)
+        _sum_taps(rows, W.reshape(W.size), start, taps[:M_out], dz, zeros)
 
 
 def relu_compiled(z: np.ndarray) -> np.ndarray:
@@ -679,7 +716,8 @@ def relu_compiled(z: np.ndarray) -> np.ndarray:
     check_array("z", z, np.shape(z), kinds="fc")
     _check_dtype(z)
     q = _like(z)
-    _relu(q.ravel("K"), _in_order(z, q).ravel("K"))
+    fill = _relu if z.size >= _ALONE else _relu_piece
+    fill(q.ravel("K"), _in_order(z, q).ravel("K"))
     return q
 
 
@@ -712,7 +750,8 @@ def relu_compiled_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
     check_same_dtype(dq=dq, q=q)
     _check_dtype(q)
     dz = _like(q)
-    _gate(dz.ravel("K"), _in_order(dq, dz).ravel("K"), _in_order(q, dz).ravel("K"))
+    fill = _gate if q.size >= _ALONE else _gate_piece
+    fill(dz.ravel("K"), _in_order(dq, dz).ravel("K"), _in_order(q, dz).ravel("K"))
     return dz
 
 
@@ -740,24 +779,102 @@ def _in_order(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return copy
 
 
+_PIECE = 4096
+
+
 @_parallel
 def _relu(q: np.ndarray, z: np.ndarray) -> None:
     """Fill q = max(0, z), a piece for each task."""
-    for piece in prange((len(z) + 16383) // 16384):
-        at = 16384 * piece
-        u, v = z[at : at + 16384], q[at : at + 16384]
-        for t in range(len(u)):
-            v[t] = 0 if u[t] < 0 else u[t]
+    for piece in prange((len(z) + _PIECE - 1) // _PIECE):
+        i, j = _PIECE * piece, _PIECE * (piece + 1)
+        _relu_piece(q[i:j], z[i:j])
+
+
+@_inner
+def _relu_piece(q, z):
+    """Fill one piece."""
+    for t in range(len(z)):
+        q[t] = 0 if z[t] < 0 else z[t]
 
 
 @_parallel
 def _gate(dz: np.ndarray, dq: np.ndarray, q: np.ndarray) -> None:
     """Fill dz = dq where q > 0, and 0 elsewhere."""
-    for piece in prange((len(q) + 16383) // 16384):
-        at = 16384 * piece
-        u, v, w = q[at : at + 16384], dq[at : at + 16384], dz[at : at + 16384]
-        for t in range(len(u)):
-            w[t] = v[t] if u[t] > 0 else 0
+    for piece in prange((len(q) + _PIECE - 1) // _PIECE):
+        i, j = _PIECE * piece, _PIECE * (piece + 1)
+        _gate_piece(dz[i:j], dq[i:j], q[i:j])
+
+
+@_inner
+def _gate_piece(dz, dq, q):
+    """Fill one piece."""
+    for t in range(len(q)):
+        dz[t] = dq[t] if q[t] > 0 else 0
+
+
+def cross_entropy_compiled(
+    z: np.ndarray, y: np.ndarray
+) -> tuple[np.floating, np.ndarray]:
+    """Compute the cost J and dz, its gradient by the scores, in one pass.
+
+    Implements {eq}`eq:ce` and {eq}`eq:ce-grad`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K), float32 or float64.
+    y : np.ndarray
+        The labels, shape (N,), integers from 0 to K - 1.
+
+    Returns
+    -------
+    J : np.floating
+        A number of the dtype of ``z``.
+    dz : np.ndarray
+        Shape (N, K), dtype as ``z``.
+
+    Raises
+    ------
+    TypeError
+        ``z`` is no array of floating-point numbers of these kinds, or ``y`` none of integers.
+    ValueError
+        The shapes do not fit, the batch is empty, or a label is out of range.
+    FloatingPointError
+        A score is NaN or infinite; the message names the first one.
+    """
+    check_array("z", z, ("N", "K"), kinds="fc")
+    _check_dtype(z)
+    check_array("y", y, (len(z),), "one label per image", kinds="iu")
+    dz, labels = empty(z.shape, z.dtype), y.astype(np.int64, copy=False)
+    J, in_order = _cross_entropy(dz, _plain(z), _plain(labels))
+    if not in_order:
+        return cross_entropy_and_gradient(z, y)
+    return z.dtype.type(J), dz
+
+
+@_inner
+def _cross_entropy(dz, z, y):
+    """Fill dz; return J, and whether all scores are finite and all labels in range."""
+    N, K = z.shape
+    number = z.dtype.type
+    J = number(0)
+    for n in range(N):
+        k, m, finite = y[n], z[n, 0], True
+        for j in range(K):
+            m, finite = max(m, z[n, j]), finite and np.isfinite(z[n, j])
+        if not (finite and 0 <= k < K):
+            return J, False
+        total = number(0)
+        for j in range(K):
+            dz[n, j] = np.exp(z[n, j] - m)
+            total += dz[n, j]
+        J += m + np.log(total) - z[n, k]
+        for j in range(K):
+            dz[n, j] /= total
+        dz[n, k] -= number(1)
+        for j in range(K):
+            dz[n, j] /= number(N)
+    return J / number(N), True
 
 
 def adam_compiled(
@@ -807,11 +924,8 @@ def adam_compiled(
     number, (beta1, beta2) = theta.dtype.type, betas
     factors = (1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, gamma / (1 - beta1**t))
     rows = (a.reshape(-1) for a in (theta, _plain(g), m, v))
-    update = _adam if theta.size > _PIECE else _adam_piece
+    update = _adam if theta.size >= _ALONE else _adam_piece
     update(*rows, *map(number, factors))
-
-
-_PIECE = 4096
 
 
 @_parallel
@@ -826,7 +940,7 @@ def _adam(theta, g, m, v, rise1, rise2, correct2, eps, rate):
 
 @_inner
 def _adam_piece(theta, g, m, v, rise1, rise2, correct2, eps, rate):
-    """Update one piece; a parameter of one piece is not worth waking a second core."""
+    """Update one piece."""
     for t in range(len(theta)):
         m[t] += (g[t] - m[t]) * rise1
         v[t] += (g[t] * g[t] - v[t]) * rise2

@@ -12,6 +12,7 @@ __all__ = [
     "log_sum_exp",
     "cross_entropy",
     "cross_entropy_backward",
+    "cross_entropy_and_gradient",
     "error_rate",
 ]
 
@@ -150,6 +151,35 @@ def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     dz[np.arange(N), y] -= 1
     dz /= N
     return dz
+
+
+def cross_entropy_and_gradient(
+    z: np.ndarray, y: np.ndarray
+) -> tuple[np.floating, np.ndarray]:
+    """Compute the cost J and dz, its gradient by the scores.
+
+    Implements {eq}`eq:ce` and {eq}`eq:ce-grad`.
+
+    Parameters
+    ----------
+    z : np.ndarray
+        The scores, shape (N, K).
+    y : np.ndarray
+        The labels, shape (N,), integers from 0 to K - 1.
+
+    Returns
+    -------
+    J : np.floating
+        What ``cross_entropy`` returns.
+    dz : np.ndarray
+        What ``cross_entropy_backward`` returns.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As for ``cross_entropy``.
+    """
+    return cross_entropy(z, y), cross_entropy_backward(z, y)
 
 
 # --- Down to the weights ---

@@ -102,10 +102,15 @@ def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
 # --- In code ---
 
 
+# Parameters with at most so many numbers share a row.
+_SMALL = 4096
+
+
 class Optimizer:
     """What optimisers share: parameters, a learning rate, a count of steps, and memories.
 
-    A new optimiser is a subclass that names its ``memories`` and writes ``update``.
+    A new optimiser is a subclass that names its ``memories`` and writes ``update``, a rule that
+    treats each number by itself.
 
     Parameters
     ----------
@@ -128,8 +133,8 @@ class Optimizer:
     TypeError
         A parameter is not an array of floating-point numbers.
     ValueError
-        There are no parameters, ``lr`` is neither positive nor a function, or ``weight_decay``
-        is negative or not finite.
+        There are no parameters, one stands there under two names, ``lr`` is neither positive nor
+        a function, or ``weight_decay`` is negative or not finite.
     """
 
     memories: tuple[str, ...] = ()
@@ -148,15 +153,40 @@ class Optimizer:
             raise ValueError(
                 f"weight_decay is {weight_decay}; expected a number, at least 0"
             )
+        first: dict[int, str] = {}
         for name, theta in params.items():
             check_array(f"params[{name!r}]", theta, np.shape(theta), kinds="f")
+            if first.setdefault(id(theta), name) != name:
+                raise ValueError(
+                    f"params[{name!r}] is the same array as params[{first[id(theta)]!r}]: a step "
+                    "would change it twice; name it once"
+                )
         self.params, self.lr, self.t = dict(params), lr, 0
         self.weight_decay = float(weight_decay)
-        self.memory = {
-            name: {m: np.zeros_like(theta) for m in (*self.memories, "scratch")}
-            for name, theta in self.params.items()
-        }
+        self.memory: dict[str, dict[str, np.ndarray]] = {}
+        self._rows, self._pieces = [], {}
+        self._remember()
         self._decayed: dict[str, np.ndarray] = {}
+
+    def _remember(self) -> None:
+        """Make the memories, those of all small parameters side by side in a row."""
+        kept = (*self.memories, "scratch")
+        small: dict[np.dtype, list[str]] = {}
+        for name, theta in self.params.items():
+            if theta.size <= _SMALL:
+                small.setdefault(theta.dtype, []).append(name)
+            else:
+                self.memory[name] = {m: np.zeros_like(theta) for m in kept}
+        for dtype, names in small.items():
+            size, end = sum(self.params[name].size for name in names), 0
+            row = {a: np.zeros(size, dtype) for a in ("theta", "g", *kept)}
+            self._rows.append(row)
+            for name in names:
+                shape, begin = self.params[name].shape, end
+                end += self.params[name].size
+                piece = {a: row[a][begin:end].reshape(shape) for a in row}
+                self._pieces[name] = piece["theta"], piece["g"]
+                self.memory[name] = {m: piece[m] for m in kept}
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         """Change every parameter once, by the gradient of the same name.
@@ -193,7 +223,15 @@ class Optimizer:
             g = grads[name]
             if self.weight_decay:
                 g = self.decay(name, g, gamma)
-            self.update(theta, g, gamma, **self.memory[name])
+            if name in self._pieces:
+                theta_piece, g_piece = self._pieces[name]
+                theta_piece[...], g_piece[...] = theta, g
+            else:
+                self.update(theta, g, gamma, **self.memory[name])
+        for row in self._rows:
+            self.update(gamma=gamma, **row)
+        for name, (theta_piece, _) in self._pieces.items():
+            self.params[name][...] = theta_piece
 
     def decay(self, name: str, g: np.ndarray, gamma: float) -> np.ndarray:
         """Return the gradient that ``update`` shall use: with the weight decay's share, g + λ θ.
@@ -224,17 +262,18 @@ class Optimizer:
     def update(
         self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
     ) -> None:
-        """Change one parameter in place.
+        """Change one parameter in place, or several that lie side by side in a row.
 
         Parameters
         ----------
         theta, g : np.ndarray
-            The parameter and its gradient, of one shape.
+            The parameter and its gradient, of one shape. What becomes of a number must not
+            depend on its neighbours.
         gamma : float
             The learning rate of this step.
         **memory : np.ndarray
-            This parameter's memories by name, to be changed in place, and ``scratch``: space
-            for intermediate results. All have the shape of ``theta`` and begin as zeros.
+            The memories by name, to be changed in place, and ``scratch``: space for intermediate
+            results. All have the shape of ``theta`` and begin as zeros.
         """
         raise NotImplementedError
 

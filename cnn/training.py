@@ -23,8 +23,8 @@ from typing import BinaryIO
 import numpy as np
 
 from .data import Dataset, batches, check_array, check_integer, check_same_dtype
-from .losses import cross_entropy, cross_entropy_backward, error_rate
-from .network import Sequential, check_state
+from .losses import cross_entropy, cross_entropy_and_gradient, error_rate
+from .network import Sequential, check_state, fastest
 from .optimizers import Optimizer
 
 __all__ = [
@@ -72,8 +72,8 @@ def train_step(
         A score is NaN or infinite.
     """
     z = net.forward(x)
-    J = cross_entropy(z, y)
-    net.backward(cross_entropy_backward(z, y), input_gradient=False)
+    J, dz = fastest(cross_entropy_and_gradient)(z, y)
+    net.backward(dz, input_gradient=False)
     optimizer.step(net.grads)
     return float(J)
 

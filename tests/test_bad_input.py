@@ -83,6 +83,7 @@ from cnn.kernels import (
     adam_compiled,
     conv2d_compiled,
     conv2d_compiled_backward,
+    cross_entropy_compiled,
     linear_compiled,
     linear_compiled_backward,
     relu_compiled,
@@ -91,6 +92,7 @@ from cnn.kernels import (
 )
 from cnn.losses import (
     cross_entropy,
+    cross_entropy_and_gradient,
     cross_entropy_backward,
     error_rate,
     log_sum_exp,
@@ -205,6 +207,11 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "log_sum_exp": (log_sum_exp, {"z": Z}),
     "cross_entropy": (cross_entropy, {"z": Z, "y": LABELS}),
     "cross_entropy_backward": (cross_entropy_backward, {"z": Z, "y": LABELS}),
+    "cross_entropy_and_gradient": (
+        cross_entropy_and_gradient,
+        {"z": Z, "y": LABELS},
+    ),
+    "cross_entropy_compiled": (cross_entropy_compiled, {"z": Z, "y": LABELS}),
     "error_rate": (error_rate, {"z": Z, "y": LABELS}),
     "linear": (linear, {"q": f(2, 3), "W": f(4, 3), "b": B}),
     "linear_backward": (linear_backward, {"dz": f(2, 4), "q": f(2, 3), "W": f(4, 3)}),
@@ -529,6 +536,13 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             ("z[1, 2] is nan",),
         )
     ],
+    "cross_entropy_and_gradient": [
+        (
+            lambda: cross_entropy_and_gradient(NAN, LABELS),
+            FloatingPointError,
+            ("z[1, 2] is nan",),
+        )
+    ],
     "error_rate": [
         (lambda: error_rate(NAN, LABELS), FloatingPointError, ("z[1, 2] is nan",)),
         (
@@ -674,6 +688,30 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     ],
     "relu_compiled_backward": [
         (lambda: relu_compiled_backward(LABELS, LABELS), TypeError, ("int64",)),
+    ],
+    "cross_entropy_compiled": [
+        (
+            lambda: cross_entropy_compiled(NAN, LABELS),
+            FloatingPointError,
+            ("z[1, 2] is nan",),
+        ),
+        (
+            lambda: cross_entropy_compiled(-np.inf * np.abs(Z), LABELS),
+            FloatingPointError,
+            ("z[0, 0] is -inf",),
+        ),
+        (lambda: cross_entropy_compiled(Z, LABELS + 3), ValueError, ("from 0 to 2",)),
+        (lambda: cross_entropy_compiled(Z, LABELS - 3), ValueError, ("from 0 to 2",)),
+        (
+            lambda: cross_entropy_compiled(Z, LABELS.astype(np.uint64) - np.uint64(3)),
+            ValueError,
+            ("from 0 to 2",),
+        ),
+        (
+            lambda: cross_entropy_compiled(*half({"z": Z}).values(), LABELS),
+            TypeError,
+            ("float16", "astype"),
+        ),
     ],
     "adam_compiled": [
         (
@@ -1170,6 +1208,11 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     "Optimizer": [
         (lambda: Optimizer({}, 0.1), ValueError, ("params", "empty")),
         (lambda: Optimizer({"w": np.ones(2, int)}, 0.1), TypeError, ("w", "int64")),
+        (
+            lambda: Optimizer({"v": THETA["w"], "w": THETA["w"]}, 0.1),
+            ValueError,
+            ("params['w']", "params['v']", "same array"),
+        ),
         (lambda: Optimizer(THETA, 0.1).step(THETA), NotImplementedError, ()),
     ],
     "SGD": [

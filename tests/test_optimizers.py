@@ -44,8 +44,8 @@ PAIRS: dict[
 
 
 def draw(rng: np.random.Generator) -> Params:
-    """Return arrays of two shapes, their entries of very different size."""
-    shapes = {"0.weight": (3, 2, 2, 2), "0.bias": (3,)}
+    """Return two small arrays and a large one, their entries of very different size."""
+    shapes = {"0.weight": (3, 2, 2, 2), "1.weight": (65, 65), "1.bias": (3,)}
     return {
         k: rng.standard_normal(s) * 10.0 ** rng.integers(-6, 3, s)
         for k, s in shapes.items()
@@ -150,6 +150,29 @@ def test_steps_are_in_place_and_leave_gradients_alone(name: str) -> None:
         assert params[k] is array
         assert (array != values).any()
         np.testing.assert_array_equal(grads[k], 1)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_parameter_does_not_feel_its_neighbours(name: str) -> None:
+    """Small parameters share a row, those of one dtype at least; a piece could lie elsewhere."""
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3, 2), "b": (7,), "c": (65, 65), "d": (), "e": (4, 1, 2)}
+    params = {k: np.array(rng.standard_normal(s)) for k, s in shapes.items()}
+    params |= {f"{k} single": np.asarray(a, np.float32) for k, a in params.items()}
+    params["turned"] = rng.standard_normal((4, 5)).T
+    alone = {k: {k: a.copy("K")} for k, a in params.items()}
+    together = PAIRS[name][0](params, 0.01)
+    optimizers = {k: PAIRS[name][0](a, 0.01) for k, a in alone.items()}
+    for t in range(5):
+        grads = {k: np.array(np.sin(a + a.dtype.type(t))) for k, a in params.items()}
+        together.step(grads)
+        for k, optimizer in optimizers.items():
+            optimizer.step({k: grads[k]})
+    for k, a in params.items():
+        np.testing.assert_array_equal(a, alone[k][k], err_msg=k)
+        for m in together.memories:
+            assert together.memory[k][m].dtype == a.dtype
+            assert together.memory[k][m].any()
 
 
 # --- Where the parameters come from ---

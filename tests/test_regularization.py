@@ -514,11 +514,14 @@ RULES: dict[str, tuple[Callable[..., Optimizer], Callable[..., object], dict]] =
 def draw(
     random: np.random.Generator, dtype: type = np.float64
 ) -> dict[str, np.ndarray]:
-    """Return arrays of two shapes, their entries of very different size."""
+    """Return two small arrays and a large one, their entries of very different size."""
     return {
         k: (random.standard_normal(s) * 10.0 ** random.integers(-4, 2, s)).astype(dtype)
-        for k, s in {"0.weight": (3, 2, 2, 2), "0.bias": (3,)}.items()
+        for k, s in SHAPES.items()
     }
+
+
+SHAPES = {"0.weight": (3, 2, 2, 2), "1.weight": (65, 65), "1.bias": (3,)}
 
 
 @pytest.mark.parametrize("lr", [0.01, DECAY], ids=["constant", "schedule"])

@@ -78,7 +78,7 @@ def test_a_convolution_allocates_no_array_of_the_batch(implementation: str) -> N
 
 
 LOOPS = ["_add_1x1", "_add_1x4", "_add_4x4", "_dot_4x4"]
-LOOPS += ["_relu", "_gate", "_adam", "_adam_piece"]
+LOOPS += ["_relu_piece", "_gate_piece", "_adam_piece", "_cross_entropy", "_sum"]
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -100,9 +100,11 @@ def test_compiled_float32_stays_float32(name: str) -> None:
             function.py_func
         )
         again.compile(signature)
-        llvm = again.inspect_llvm(signature)
-        assert "float" in llvm
-        assert not re.search(r"\bfpext\b", llvm), (
+        functions = again.inspect_llvm(signature).split("\ndefine ")
+        # a number that is returned to Python becomes a double there: not that one
+        loops = [f for f in functions[1:] if "cpython" not in f.partition("(")[0]]
+        assert any("float" in f for f in loops)
+        assert not any(re.search(r"\bfpext\b", f) for f in loops), (
             f"{name}: float32 is widened to float64"
         )
 
@@ -121,7 +123,10 @@ def _row(function: Callable) -> tuple:
             numba.types.Array(numba.float32, 3, "C"),
             row,
             *(numba.types.Array(numba.int64, 1, "C"),) * 2,
-            numba.int64,
-            numba.int64,
+            *(numba.int64,) * 4,
         ),
+        "_sum": (row,),
+        "_relu_piece": (row,) * 2,
+        "_gate_piece": (row,) * 3,
+        "_adam_piece": (row,) * 4 + (numba.float32,) * 5,
     }[function.py_func.__name__]
