@@ -679,11 +679,10 @@ def _dense_backward(dq, dW, db, turned, dz, q, W):
     (N, M_in), M_out = q.shape, len(W)
     start, taps = np.zeros(1, np.int64), np.arange(0, max(N, M_out) * M_in, M_in)
     zeros = np.zeros(max(N, M_out), dz.dtype)
-    db[:] = 0
-    for n in range(N):
-        for m in range(M_out):
+    for m in range(M_out):
+        for n in range(N):
             turned[m, n] = dz[n, m]
-            db[m] += dz[n, m]
+        db[m] = _sum(turned[m])
     rows = dW.reshape(M_out, 1, M_in)
     _sum_taps(rows, q.reshape(q.size), start, taps[:N], turned, zeros)
     if len(dq):

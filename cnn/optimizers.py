@@ -209,10 +209,11 @@ class Optimizer:
                 f"grads has the names {sorted(grads)}; expected {sorted(self.params)}"
             )
         for name, theta in self.params.items():
-            check_array(
-                f"grads[{name!r}]", grads[name], theta.shape, "the parameter's shape"
-            )
-            check_same_dtype(parameter=theta, gradient=grads[name])
+            g = grads[name]
+            fits = isinstance(g, np.ndarray) and g.shape == theta.shape
+            if not fits or g.dtype != theta.dtype:
+                check_array(f"grads[{name!r}]", g, theta.shape, "the parameter's shape")
+                check_same_dtype(parameter=theta, gradient=g)
         gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
         if not 0 <= gamma < math.inf:
             raise ValueError(

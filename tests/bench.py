@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from time import perf_counter, sleep
 
 import numpy as np
@@ -194,17 +194,18 @@ def near(best: float) -> Callable[[], bool]:
 
     Near means that ``handshakes`` take about as long as at their best. On a virtual machine that
     changes from minute to minute, and with it the time of every step of short tasks, ours and
-    PyTorch's. After five minutes of noes the answer is always yes: a machine that is never quiet
+    PyTorch's. After a minute of noes the answer is always yes: a machine that is never quiet
     is measured as it is.
     """
-    shake, patience = handshakes(), 1500
+    shake, patience = handshakes(), 1200
 
     def question() -> bool:
         nonlocal patience
-        if min(seconds(shake) for _ in range(8)) < 1.2 * best or not patience:
+        shake()  # the threads of the turn before may still be spinning
+        if median(seconds(shake) for _ in range(8)) < 1.2 * best or not patience:
             return True
         patience -= 1
-        sleep(0.2)
+        sleep(0.05)
         return False
 
     return question
