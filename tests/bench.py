@@ -194,10 +194,10 @@ def near(best: float) -> Callable[[], bool]:
 
     Near means that ``handshakes`` take about as long as at their best. On a virtual machine that
     changes from minute to minute, and with it the time of every step of short tasks, ours and
-    PyTorch's. After a minute of noes the answer is always yes: a machine that is never quiet
+    PyTorch's. After five minutes of noes the answer is always yes: a machine that is never quiet
     is measured as it is.
     """
-    shake, patience = handshakes(), 1200
+    shake, patience = handshakes(), 6000
 
     def question() -> bool:
         nonlocal patience
