@@ -78,7 +78,8 @@ def test_a_convolution_allocates_no_array_of_the_batch(implementation: str) -> N
 
 
 LOOPS = ["_add_1x1", "_add_1x4", "_add_4x4", "_dot_4x4"]
-LOOPS += ["_relu_piece", "_gate_piece", "_adam_piece", "_cross_entropy", "_sum"]
+LOOPS += ["_relu", "_relu_piece", "_gate", "_gate_piece", "_adam", "_adam_piece"]
+LOOPS += ["_sum", "_dense", "_dense_backward", "_cross_entropy"]
 
 
 @pytest.mark.parametrize("name", LOOPS)
