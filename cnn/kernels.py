@@ -668,20 +668,18 @@ def linear_compiled_backward(
     _check_dtype(q)
     dW, db = empty(W.shape, W.dtype), empty(len(W), W.dtype)
     dq = empty(q.shape if input_gradient else (0, 0), q.dtype)
-    turned = empty((len(W), len(q)), q.dtype)
-    _dense_backward(dq, dW, db, turned, _plain(dz), _batch_first(q), _plain(W))
+    dz = _plain(dz)
+    _dense_backward(dq, dW, db, dz, _turned(dz), _batch_first(q), _plain(W))
     return dq if input_gradient else None, dW, db
 
 
 @_inner
-def _dense_backward(dq, dW, db, turned, dz, q, W):
-    """Fill dW = dzᵀ q, db with the sums of dz, dzᵀ itself, and dq = dz W unless it is empty."""
+def _dense_backward(dq, dW, db, dz, turned, q, W):
+    """Fill dW = dzᵀ q, db with the sums of dz, and dq = dz W unless it is empty."""
     (N, M_in), M_out = q.shape, len(W)
     start, taps = np.zeros(1, np.int64), np.arange(0, max(N, M_out) * M_in, M_in)
     zeros = np.zeros(max(N, M_out), dz.dtype)
     for m in range(M_out):
-        for n in range(N):
-            turned[m, n] = dz[n, m]
         db[m] = _sum(turned[m])
     rows = dW.reshape(M_out, 1, M_in)
     _sum_taps(rows, q.reshape(q.size), start, taps[:N], turned, zeros)
