@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
 from test_layers import (
     FLOOR,
@@ -40,6 +41,7 @@ from cnn.correlation_grad import conv2d_correlation_backward, conv2d_matrix
 from cnn.dense import linear, linear_backward
 from cnn.kernels import (
     adam_compiled,
+    cross_entropy_compiled,
     linear_compiled,
     linear_compiled_backward,
     relu_compiled,
@@ -431,6 +433,30 @@ def test_adam_in_any_order_in_memory(number: int, order: str) -> None:
     adam_compiled(*arrays, *how)
     for k in (0, 2, 3):
         assert_close(arrays[k], expected[k], 1e-10)
+
+
+@needs_numba
+@pytest.mark.parametrize("labels", [np.int64, np.uint8])
+@pytest.mark.parametrize("scale", [1, 1000], ids=["ordinary", "overflowing"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_compiled_cost_equals_pytorchs(
+    dtype: type, scale: float, labels: type
+) -> None:
+    """Without the shift it overflows, without 1/N or the label's 1 another network is trained."""
+    rng = np.random.default_rng(0)
+    wide = (scale * rng.standard_normal((60, 20))).astype(dtype)
+    for z in (np.ascontiguousarray(wide[:, ::2]), wide[:, ::2], wide[::-1, :10]):
+        y, before = rng.integers(0, 10, len(z)).astype(labels), z.copy()
+        J, dz = cross_entropy_compiled(z, y)
+        scores = torch.tensor(before, requires_grad=True)
+        expected = torch.nn.functional.cross_entropy(
+            scores, torch.tensor(y.astype(np.int64))
+        )
+        expected.backward()
+        np.testing.assert_array_equal(z, before)
+        assert J.dtype == dz.dtype == dtype
+        assert_close(np.array(J), expected.detach().numpy(), TOLERANCE[dtype])
+        assert_close(dz, scores.grad.numpy(), TOLERANCE[dtype])
 
 
 # --- Who is chosen ---
