@@ -48,9 +48,8 @@ class _Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Make an array of ``size`` bytes in a block that nobody looks at."""
-        # Four significant bits: nearly equal sizes share their blocks.
-        grain = 1 << (size.bit_length() - 4)
-        block = self.take(-(-(size + 64) // grain) * grain)
+        # Powers of two: arrays of different sizes share the few blocks that the caches hold.
+        block = self.take(1 << (size + 63).bit_length())
         a = np.ndarray(shape, dtype, *block)
         loan = _Loan(a, self.give_back)
         loan.block = block

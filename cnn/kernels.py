@@ -117,15 +117,56 @@ def _sum_taps(
 ) -> None:
     """Fill ``z``: z[ν, i, t] = b[ν] + Σ_k W[ν, k] · X[start[i] + offset[k] + t]."""
     C_out, h_out, T = z.shape
-    most = T if T <= 2048 else 1024
-    pieces, blocks = (T + most - 1) // most, (C_out + 3) // 4
+    most, blocks = _piece(T), (C_out + 3) // 4
+    pieces = (T + most - 1) // most
     for task in prange(h_out * pieces * blocks):
         i, t = task // blocks // pieces, task // blocks % pieces * most
         nu, end = 4 * (task % blocks), min(t + most, T)
-        count = min(4, C_out - nu)
+        _sum_piece(z, nu, i, t, end, X[start[i] + t :], offset, W, b)
+
+
+_LONG = 2048  # numbers of a row that are not cut
+
+
+@_inner
+def _piece(T):
+    """Return how many numbers of a row of T belong to one task."""
+    return T if T <= _LONG else _LONG // 2
+
+
+@_inner
+def _sum_piece(z, nu, i, t, end, x, offset, W, b):
+    """Fill a piece of row i of four channels, from ν on, or of those that are left."""
+    C_out, h_out, T = z.shape
+    count = min(4, C_out - nu)
+    w = W[nu : nu + count]
+    if count == 4 and _crowded(h_out * T * z.itemsize):
+        beside = np.empty((4, 1, _APART), z.dtype)
+        for m in range(4):
+            beside[m, 0, : end - t] = b[nu + m]
+        _add_taps(beside, 0, 0, 0, end - t, x, offset, w)
+        for m in range(4):
+            _copy(z[nu + m, i, t:end], beside[m, 0])
+    else:
         for m in range(nu, nu + count):
             z[m, i, t:end] = b[m]
-        _add_taps(z, nu, i, t, end, X[start[i] + t :], offset, W[nu : nu + count])
+        _add_taps(z, nu, i, t, end, x, offset, w)
+
+
+@_inner
+def _crowded(distance):
+    """Tell whether rows so many bytes apart would contend for the same places in the cache."""
+    return distance % 2048 == 0
+
+
+_APART = _LONG + 272  # so far apart rows of at most _LONG numbers are not crowded
+
+
+@_inner
+def _copy(row, numbers):
+    """Fill a row with the first of these numbers."""
+    for t in range(len(row)):
+        row[t] = numbers[t]
 
 
 @_inner
@@ -199,13 +240,20 @@ def _turned(a: np.ndarray) -> np.ndarray:
 
 @_parallel
 def _turn(out: np.ndarray, a: np.ndarray) -> None:
-    """Fill ``out`` with the transpose of ``a``, sixteen columns at a time."""
+    """Fill ``out`` with the transpose of ``a``, sixteen of its columns or rows at a time."""
     R, C = a.shape
-    for block in prange((C + 15) // 16):
-        u, v = a[:, 16 * block : 16 * block + 16], out[16 * block : 16 * block + 16]
-        for r in range(R):
-            for c in range(len(v)):
-                v[c, r] = u[r, c]
+    if _crowded(R * a.itemsize):
+        for block in prange((R + 15) // 16):
+            u, v = a[16 * block : 16 * block + 16], out[:, 16 * block : 16 * block + 16]
+            for c in range(C):
+                for r in range(len(u)):
+                    v[c, r] = u[r, c]
+    else:
+        for block in prange((C + 15) // 16):
+            u, v = a[:, 16 * block : 16 * block + 16], out[16 * block : 16 * block + 16]
+            for r in range(R):
+                for c in range(len(v)):
+                    v[c, r] = u[r, c]
 
 
 def conv2d_compiled(
@@ -315,8 +363,12 @@ def _dot_taps(
     second_b = np.empty(len(db) * (halves - 1), db.dtype)
     down, across = (C_out + 3) // 4, (K + 3) // 4
     for task in prange(halves * down * across):
-        half, nu = task // across // down, 4 * (task // across % down)
-        k, share = 4 * (task % across), second if half else dW
+        half, block = task // (down * across), task % (down * across)
+        if down < across:  # the more there are, the better they can be split
+            nu, k = 4 * (block % down), 4 * (block // down)
+        else:
+            nu, k = 4 * (block // across), 4 * (block % across)
+        share = second if half else dW
         first, last = half * h_out * T // halves, (half + 1) * h_out * T // halves
         _dot_4x4(share, dz, X, start, offset, nu, k, first, last)
         if k + 4 >= K:  # the last task of these channels
@@ -532,24 +584,21 @@ def _sum_classes(
 ) -> None:
     """Fill ``dx``, (C, H, W, N): a task adds up some pixels of a class and puts them in place."""
     C, _, W, N = dx.shape
-    most = (W + s - 1) // s
-    most = most if most * N <= 2048 else max(1, 1024 // N)
-    pieces, blocks = ((W + s - 1) // s + most - 1) // most, (C + 3) // 4
+    pixels = (W + s - 1) // s
+    most, blocks = max(1, _piece(pixels * N) // N), (C + 3) // 4
+    pieces = (pixels + most - 1) // most
     for task in prange(len(work) * pieces * blocks):
         first, last, start, h, w, columns = work[task // blocks // pieces]
         q, mu = task // blocks % pieces * most, 4 * (task % blocks)
         columns, count = min(most, columns - q), min(4, C - mu)
         if columns > 0:
-            part = np.zeros((4, 1, most * N), dx.dtype)
-            v = V[mu : mu + count, first:last]
-            _add_taps(
-                part, 0, 0, 0, columns * N, D[start + q * N :], offset[first:last], v
-            )
+            T, v = columns * N, V[mu : mu + count, first:last]
+            beside = np.empty((4, 1, max(most * N, _APART)), dx.dtype)
+            beside[:, :, :T] = 0
+            _add_taps(beside, 0, 0, 0, T, D[start + q * N :], offset[first:last], v)
             for m in range(count):
                 for j in range(columns):
-                    row, pixels = dx[mu + m, h, w + s * (q + j)], part[m, 0, j * N :]
-                    for n in range(N):
-                        row[n] = pixels[n]
+                    _copy(dx[mu + m, h, w + s * (q + j)], beside[m, 0, j * N :])
 
 
 # --- The rest of the step ---
@@ -681,11 +730,37 @@ def _dense_backward(dq, dW, db, dz, turned, q, W):
     zeros = np.zeros(max(N, M_out), dz.dtype)
     for m in range(M_out):
         db[m] = _sum(turned[m])
-    rows = dW.reshape(M_out, 1, M_in)
+    rows, w = dW.reshape(M_out, 1, M_in), W.reshape(W.size)
     _sum_taps(rows, q.reshape(q.size), start, taps[:N], turned, zeros)
     if len(dq):
         rows = dq.reshape(N, 1, M_in)
-        _sum_taps(rows, W.reshape(W.size), start, taps[:M_out], dz, zeros)
+        if M_out >= 2 * N:
+            _sum_halves(rows, w, taps[:M_out], dz, zeros)
+        else:
+            _sum_taps(rows, w, start, taps[:M_out], dz, zeros)
+
+
+@_parallel
+def _sum_halves(
+    z: np.ndarray, X: np.ndarray, offset: np.ndarray, W: np.ndarray, b: np.ndarray
+) -> None:
+    """Fill ``z``, (N, 1, T), as ``_sum_taps`` does: the first half of the taps, plus the second."""
+    N, _, T = z.shape
+    most, blocks, middle = _piece(T), (N + 3) // 4, len(offset) // 2
+    upper, lower = W[:, :middle].copy(), W[:, middle:].copy()
+    second, no_b = np.empty(z.shape, z.dtype), np.zeros(N, z.dtype)
+    for task in prange(2 * blocks):
+        n = 4 * (task % blocks)
+        for t in range(0, T, most):
+            end = min(t + most, T)
+            if task < blocks:
+                _sum_piece(z, n, 0, t, end, X[t:], offset[:middle], upper, b)
+            else:
+                _sum_piece(second, n, 0, t, end, X[t:], offset[middle:], lower, no_b)
+    for n in prange(N):
+        row, more = z[n, 0], second[n, 0]
+        for t in range(T):
+            row[t] += more[t]
 
 
 def relu_compiled(z: np.ndarray) -> np.ndarray:

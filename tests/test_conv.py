@@ -179,9 +179,13 @@ def test_many_channels_equal_autograd(dtype: type, case: Case) -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("s", [1, 2])
-def test_a_large_batch_equals_autograd(s: int, dtype: type) -> None:
-    """A long row is cut into pieces: the seam between them, and the last one, are suspect."""
-    case = Case(301, 2, 5, (9, 12), (3, 2), s, 1, (1, 0, 2, 1), 0)
+@pytest.mark.parametrize("N", [301, 512])
+def test_a_large_batch_equals_autograd(N: int, s: int, dtype: type) -> None:
+    """A long row is cut into pieces: the seam between them, and the last one, are suspect.
+
+    With 512 images rows lie a multiple of 2 048 bytes apart, and are added up elsewhere.
+    """
+    case = Case(N, 2, 5, (9, 12), (3, 2), s, 1, (1, 0, 2, 1), 0)
     assert case.N * case.size[1] * case.C_in >= 2048
     assert_agree(WAYS.keys() - SLOW, case, dtype)
 
@@ -330,10 +334,13 @@ def test_the_dense_twins(dtype: type, N: int, M_in: int, M_out: int, seed: int) 
         np.testing.assert_array_equal(a, e)
 
 
-def test_the_dense_twins_on_whole_numbers() -> None:
-    """On whole numbers a twin is equal, or wrong."""
+@pytest.mark.parametrize(
+    ("N", "M_in", "M_out"), [(7, 9, 5), (2, 2500, 9), (7, 2500, 9), (5, 512, 12)]
+)
+def test_the_dense_twins_on_whole_numbers(N: int, M_in: int, M_out: int) -> None:
+    """On whole numbers a twin is equal, or wrong; also where rows are cut, or lie crowded."""
     rng = np.random.default_rng(0)
-    shapes = (7, 9), (5, 9), (5,), (7, 5)
+    shapes = (N, M_in), (M_out, M_in), (M_out,), (N, M_out)
     q, W, b, dz = (rng.integers(-9, 10, shape) for shape in shapes)
     results = linear_compiled(q, W, b), *linear_compiled_backward(dz, q, W)
     expected = linear(q, W, b), *linear_backward(dz, q, W)
