@@ -155,7 +155,7 @@ def _sum_piece(z, nu, i, t, end, x, offset, W, b):
 
 @_inner
 def _crowded(distance):
-    """Tell whether rows so many bytes apart would contend for the same places in the cache."""
+    """Tell whether of four rows so many bytes apart some contend for a place in the cache."""
     return distance % 2048 == 0
 
 
@@ -364,7 +364,9 @@ def _dot_taps(
     down, across = (C_out + 3) // 4, (K + 3) // 4
     for task in prange(halves * down * across):
         half, block = task // (down * across), task % (down * across)
-        if down < across:  # the more there are, the better they can be split
+        if (
+            down < across
+        ):  # let the longer side change slowest: it is split between the cores
             nu, k = 4 * (block % down), 4 * (block // down)
         else:
             nu, k = 4 * (block // across), 4 * (block % across)
@@ -717,14 +719,18 @@ def linear_compiled_backward(
     _check_dtype(q)
     dW, db = empty(W.shape, W.dtype), empty(len(W), W.dtype)
     dq = empty(q.shape if input_gradient else (0, 0), q.dtype)
-    dz = _plain(dz)
-    _dense_backward(dq, dW, db, dz, _turned(dz), _batch_first(q), _plain(W))
+    second = empty(dq.shape if len(W) >= 2 * len(q) else (0, 0), q.dtype)
+    dz, q = _plain(dz), _batch_first(q)
+    _dense_backward(dq, second, dW, db, dz, _turned(dz), q, _plain(W))
     return dq if input_gradient else None, dW, db
 
 
 @_inner
-def _dense_backward(dq, dW, db, dz, turned, q, W):
-    """Fill dW = dzᵀ q, db with the sums of dz, and dq = dz W unless it is empty."""
+def _dense_backward(dq, second, dW, db, dz, turned, q, W):
+    """Fill dW = dzᵀ q, db with the sums of dz, and dq = dz W unless it is empty.
+
+    If there is a ``second`` array of the shape of ``dq``, each core makes a share of all of it.
+    """
     (N, M_in), M_out = q.shape, len(W)
     start, taps = np.zeros(1, np.int64), np.arange(0, max(N, M_out) * M_in, M_in)
     zeros = np.zeros(max(N, M_out), dz.dtype)
@@ -734,21 +740,27 @@ def _dense_backward(dq, dW, db, dz, turned, q, W):
     _sum_taps(rows, q.reshape(q.size), start, taps[:N], turned, zeros)
     if len(dq):
         rows = dq.reshape(N, 1, M_in)
-        if M_out >= 2 * N:
-            _sum_halves(rows, w, taps[:M_out], dz, zeros)
+        if len(second):
+            share = second.reshape(N, 1, M_in)
+            _sum_halves(rows, share, w, taps[:M_out], dz, zeros)
         else:
             _sum_taps(rows, w, start, taps[:M_out], dz, zeros)
 
 
 @_parallel
 def _sum_halves(
-    z: np.ndarray, X: np.ndarray, offset: np.ndarray, W: np.ndarray, b: np.ndarray
+    z: np.ndarray,
+    second: np.ndarray,
+    X: np.ndarray,
+    offset: np.ndarray,
+    W: np.ndarray,
+    b: np.ndarray,
 ) -> None:
-    """Fill ``z``, (N, 1, T), as ``_sum_taps`` does: the first half of the taps, plus the second."""
+    """Fill ``z``, (N, 1, T), as ``_sum_taps`` does: one half of the taps, plus the second."""
     N, _, T = z.shape
     most, blocks, middle = _piece(T), (N + 3) // 4, len(offset) // 2
     upper, lower = W[:, :middle].copy(), W[:, middle:].copy()
-    second, no_b = np.empty(z.shape, z.dtype), np.zeros(N, z.dtype)
+    no_b = np.zeros(N, z.dtype)
     for task in prange(2 * blocks):
         n = 4 * (task % blocks)
         for t in range(0, T, most):
