@@ -35,7 +35,9 @@ __all__ = [
 
 
 if find_spec("numba"):
-    from numba import njit, prange
+    from numba import get_num_threads, njit, prange
+
+    get_num_threads()  # start the threads: a loop from Numba's cache may take them for granted
 else:
     prange = range
 

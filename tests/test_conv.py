@@ -675,3 +675,25 @@ def test_who_waits_at_a_terminal_is_told_why(tmp_path: Path) -> None:
     assert said.count("compiling") == 1
     assert said.count("\n") == 1
     assert standard_error(tmp_path / "loud", terminal=True) == ""
+
+
+CONVOLVE = """
+import numpy as np
+from cnn.kernels import conv2d_compiled, conv2d_compiled_backward
+x, W = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 2, 2), np.float32)
+z = conv2d_compiled(x, W, np.ones(1, np.float32))
+conv2d_compiled_backward(z, x, W)
+"""
+DENSE = """
+import numpy as np
+from cnn.kernels import linear_compiled
+linear_compiled(*(np.ones(size, np.float32) for size in ((1, 2), (3, 2), 3)))
+"""
+
+
+@needs_numba
+def test_what_comes_from_the_cache_finds_its_threads(tmp_path: Path) -> None:
+    """The dense layer's loop is compiled where another process has left what it calls."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    for program in (CONVOLVE, DENSE, DENSE):
+        subprocess.run([sys.executable, "-c", program], env=env, check=True)
