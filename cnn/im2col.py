@@ -48,7 +48,7 @@ class _Pool:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Make an array of ``size`` bytes in a block that nobody looks at."""
-        # Powers of two: arrays of different sizes share the few blocks that the caches hold.
+        # Powers of two: arrays of different sizes share their blocks.
         block = self.take(1 << (size + 63).bit_length())
         a = np.ndarray(shape, dtype, *block)
         loan = _Loan(a, self.give_back)

@@ -143,7 +143,7 @@ def _sum_piece(z, nu, i, t, end, x, offset, W, b):
     count = min(4, C_out - nu)
     w = W[nu : nu + count]
     if count == 4 and _crowded(h_out * T * z.itemsize):
-        beside = np.empty((4, 1, _APART), z.dtype)
+        beside = np.empty((4, 1, _LONG + _GAP), z.dtype)
         for m in range(4):
             beside[m, 0, : end - t] = b[nu + m]
         _add_taps(beside, 0, 0, 0, end - t, x, offset, w)
@@ -161,7 +161,7 @@ def _crowded(distance):
     return distance % 2048 == 0
 
 
-_APART = _LONG + 272  # so far apart rows of at most _LONG numbers are not crowded
+_GAP = 272  # as many numbers lie between rows that would be crowded without
 
 
 @_inner
@@ -366,9 +366,8 @@ def _dot_taps(
     down, across = (C_out + 3) // 4, (K + 3) // 4
     for task in prange(halves * down * across):
         half, block = task // (down * across), task % (down * across)
-        if (
-            down < across
-        ):  # let the longer side change slowest: it is split between the cores
+        # What changes slowest is split between the cores: let it be the longer side.
+        if down < across:
             nu, k = 4 * (block % down), 4 * (block // down)
         else:
             nu, k = 4 * (block // across), 4 * (block % across)
@@ -597,7 +596,7 @@ def _sum_classes(
         columns, count = min(most, columns - q), min(4, C - mu)
         if columns > 0:
             T, v = columns * N, V[mu : mu + count, first:last]
-            beside = np.empty((4, 1, max(most * N, _APART)), dx.dtype)
+            beside = np.empty((4, 1, max(most * N, _LONG) + _GAP), dx.dtype)
             beside[:, :, :T] = 0
             _add_taps(beside, 0, 0, 0, T, D[start + q * N :], offset[first:last], v)
             for m in range(count):
@@ -744,7 +743,7 @@ def _dense_backward(dq, second, dW, db, dz, turned, q, W):
         rows = dq.reshape(N, 1, M_in)
         if len(second):
             share = second.reshape(N, 1, M_in)
-            _sum_halves(rows, share, w, taps[:M_out], dz, zeros)
+            _sum_halves(rows, share, w, taps[:M_out], dz)
         else:
             _sum_taps(rows, w, start, taps[:M_out], dz, zeros)
 
@@ -756,13 +755,12 @@ def _sum_halves(
     X: np.ndarray,
     offset: np.ndarray,
     W: np.ndarray,
-    b: np.ndarray,
 ) -> None:
     """Fill ``z``, (N, 1, T), as ``_sum_taps`` does: one half of the taps, plus the second."""
     N, _, T = z.shape
     most, blocks, middle = _piece(T), (N + 3) // 4, len(offset) // 2
     upper, lower = W[:, :middle].copy(), W[:, middle:].copy()
-    no_b = np.zeros(N, z.dtype)
+    b = np.zeros(N, z.dtype)
     for task in prange(2 * blocks):
         n = 4 * (task % blocks)
         for t in range(0, T, most):
@@ -770,7 +768,7 @@ def _sum_halves(
             if task < blocks:
                 _sum_piece(z, n, 0, t, end, X[t:], offset[:middle], upper, b)
             else:
-                _sum_piece(second, n, 0, t, end, X[t:], offset[middle:], lower, no_b)
+                _sum_piece(second, n, 0, t, end, X[t:], offset[middle:], lower, b)
     for n in prange(N):
         row, more = z[n, 0], second[n, 0]
         for t in range(T):
