@@ -189,20 +189,21 @@ def nearest(quick: bool) -> list[dict]:
     return [{"best": best}]
 
 
-def near(best: float) -> Callable[[], bool]:
+def near(best: float, minutes: int) -> Callable[[], bool]:
     """Return a function that tells whether the two cores are near each other at the moment.
 
     Near means that ``handshakes`` take about as long as at their best. On a virtual machine that
-    changes from minute to minute, and with it the time of every step of short tasks, ours and
-    PyTorch's. After five minutes of noes the answer is always yes: a machine that is never quiet
-    is measured as it is.
+    changes from moment to moment, and in steps: 1.15 times the best is another state than 1.05.
+    With it changes the time of every step of short tasks, ours and PyTorch's. After so many
+    ``minutes`` of noes the answer is always yes: a machine that is never quiet is measured as it
+    is.
     """
-    shake, patience = handshakes(), 6000
+    shake, patience = handshakes(), 1200 * minutes
 
     def question() -> bool:
         nonlocal patience
         shake()  # the threads of the turn before may still be spinning
-        if median(seconds(shake) for _ in range(8)) < 1.2 * best or not patience:
+        if median(seconds(shake) for _ in range(8)) < 1.1 * best or not patience:
             return True
         patience -= 1
         sleep(0.05)
@@ -334,8 +335,10 @@ def worker(job: dict) -> list[dict]:
     if job["kind"] == "nearest":
         return nearest(job["quick"])
     alone = job["threads"] == 1 or "busy" in job.get("ours", "")
-    ready = (lambda: True) if alone else near(job["best"])
-    if job["kind"] == "scaling":
+    # what one thread and two tell depends most on how near the cores are
+    scales = job["kind"] == "scaling"
+    ready = (lambda: True) if alone else near(job["best"], 20 if scales else 3)
+    if scales:
         return scaling(job["quick"], ready)
     cases = [
         (network, batch) for network in ("simple", "deep") for batch in job["batches"]
