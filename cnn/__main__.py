@@ -399,7 +399,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 2 after an error told in one line on stderr, 130 after an interrupt.
+        The exit code: 0, 2 after an error told in one line on stderr, or in silence where nobody
+        reads the output any more, 130 after an interrupt.
 
     Raises
     ------

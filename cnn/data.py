@@ -349,9 +349,10 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
     Raises
     ------
     TypeError
-        ``images`` is no array of numbers.
+        ``images`` is no array of numbers, or ``size`` no integer.
     ValueError
-        The images are not square, or ``size`` is less than 1.
+        The images are not square, have other than three axes or no pixels, or ``size`` is less
+        than 1.
     """
     check_array("images", images, ("N", "H", "H"))
     H = images.shape[1]
@@ -368,9 +369,9 @@ class Dataset(NamedTuple):
     Attributes
     ----------
     name : str
-        What they are: ``"MNIST"`` or ``"digits"``.
+        What they are: ``"MNIST"``, ``"digits"``, or what ``read_folder`` was told.
     x_train, x_test : np.ndarray
-        Images, shape (N, 1, 28, 28), float32 from 0 (paper) to 1 (ink).
+        Images, shape (N, 1, H, W), float32 from 0 (paper) to 1 (ink); here H = W = 28.
     y_train, y_test : np.ndarray
         Labels, shape (N,), int64 from 0.
     """

@@ -313,7 +313,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            The cost is NaN or infinite; nothing is changed then.
+            The cost is NaN or infinite; no parameter is changed then.
         """
         loss = self._loss(x, y)[0]
         J = loss.item()
