@@ -4,6 +4,8 @@ Exported from book/13-conv-layer.ipynb: edit the chapter and run `make export`.
 """
 
 import functools
+import os
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -55,9 +57,26 @@ def _compiled(name: str) -> Callable:
 
 
 @functools.cache
-def _kernels() -> ModuleType:
-    """Import ``cnn.kernels``, and with it Numba, when it is needed."""
-    return import_module("cnn.kernels")
+def _kernels() -> ModuleType | None:
+    """Import ``cnn.kernels``, and with it Numba, when it is needed; None if that fails."""
+    try:
+        kernels = import_module("cnn.kernels")
+    except Exception as err:
+        warnings.warn(
+            f"the compiled loops can't be loaded, and NumPy computes instead: {err}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_loops_to_parent)
+    return kernels
+
+
+def _leave_loops_to_parent() -> None:
+    """Compute with NumPy in a forked process: the loops' threads did not come along."""
+    if _in_use in ("auto", "compiled"):
+        use("numpy")
 
 
 def _loops_backward(
@@ -93,7 +112,12 @@ _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 def _worthwhile(a: object) -> bool:
     """Return whether the compiled loops can take this array, and whether they should."""
-    return isinstance(a, np.ndarray) and a.dtype in _FLOATS and a.size >= SMALL
+    return (
+        isinstance(a, np.ndarray)
+        and a.dtype in _FLOATS
+        and a.size >= SMALL
+        and _kernels() is not None
+    )
 
 
 def _twin(plain: Callable, name: str) -> Callable:
@@ -149,7 +173,7 @@ def use(implementation: str = "auto") -> str:
     ValueError
         There is no implementation of this name.
     ModuleNotFoundError
-        ``"compiled"`` is asked for, and Numba is not installed.
+        ``"compiled"`` is asked for, and Numba is not installed, or can't be loaded.
 
     Examples
     --------
@@ -175,9 +199,9 @@ def _check_implementation(name: str) -> None:
         raise ValueError(
             f"implementation is {name!r}; expected one of {', '.join(names)}"
         )
-    if name == "compiled" and not FAST:
+    if name == "compiled" and not (FAST and _kernels()):
         raise ModuleNotFoundError(
-            "the compiled loops need Numba, which is not installed: "
+            "the compiled loops need Numba, which is not installed or can't be loaded: "
             "pip install 'cnn-from-first-principles[fast]', or choose another implementation"
         )
 
@@ -324,7 +348,8 @@ class Conv2d(Layer):
         The parameters' dtype; inputs must have the same.
     implementation : str
         Which functions compute it: ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``, as
-        in ``use``. It may be changed later; the results are equal up to rounding.
+        in ``use``. It may be changed later; the results are equal up to rounding, as long as all
+        numbers are finite.
 
     Attributes
     ----------

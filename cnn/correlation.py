@@ -58,6 +58,7 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
     for name, value in (("H", H), ("f", f), ("s", s), ("d", d)):
         check_integer(name, value, 1)
     check_integer("p", p, 0)
+    H, f, s, d, p = map(int, (H, f, s, d, p))  # NumPy's small integers would overflow
     room = H + p - d * (f - 1) - 1
     if room < 0:
         raise ValueError(
@@ -148,7 +149,7 @@ def _geometry(
     d: int,
 ) -> Geometry:
     """Compute what ``geometry`` returns."""
-    top, bottom, left, right = sides
+    s, d, (top, bottom, left, right) = int(s), int(d), map(int, sides)
     h_out, r_h = output_size(size[0], f[0], s, d, top + bottom)
     w_out, r_w = output_size(size[1], f[1], s, d, left + right)
     return Geometry(s, d, top, bottom, left, right, h_out, w_out, r_h, r_w)

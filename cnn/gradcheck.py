@@ -154,7 +154,7 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
         )
     if np.size(a) == 0:
         raise ValueError(f"the arrays are empty: their shape is {np.shape(a)}")
-    largest = max(np.max(np.abs(a)), np.max(np.abs(b)))
+    largest = np.max(np.maximum(np.abs(a), np.abs(b)))
     return float(np.max(np.abs(np.subtract(a, b))) / largest) if largest else 0.0
 
 

@@ -5,8 +5,9 @@ Exported from book/11-im2col.ipynb: edit the chapter and run `make export`.
 
 import functools
 import math
-import threading
 import weakref
+from collections import defaultdict
+from contextlib import suppress
 from itertools import product
 
 import numpy as np
@@ -40,50 +41,48 @@ class _Loan(weakref.ref):
 
 
 class _Pool:
-    """Blocks of memory that dead arrays have left, ``most`` bytes of them at most."""
+    """Blocks of memory, ``most`` bytes of them at most, that go from dead arrays to new ones."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.kept = most, 0
-        self.free, self.loans, self.lock = {}, {}, threading.Lock()
+        self.most = most
+        self.loans: dict[int, _Loan] = {}
+        self.free: dict[int, list[_Loan]] = defaultdict(list)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Make an array of ``size`` bytes in a block that nobody looks at."""
-        # Powers of two: arrays of different sizes share their blocks.
-        block = self.take(1 << (size + 63).bit_length())
+        size = (
+            1 << (size + 63).bit_length()
+        )  # arrays of different sizes share their blocks
+        free = self.free[size]
+        try:
+            block = self.loans.pop(id(free.pop())).block
+        except IndexError:
+            memory = bytearray(size)
+            block = memory, -np.frombuffer(memory, np.uint8).ctypes.data % 64
+            if not self.has_room(size):
+                return np.ndarray(shape, dtype, *block)
         a = np.ndarray(shape, dtype, *block)
-        loan = _Loan(a, self.give_back)
+        # What runs when the array dies, which may be at any moment, is a single call of C.
+        loan = _Loan(a, free.append)
         loan.block = block
         self.loans[id(loan)] = loan
         return a
 
-    def take(self, size: int) -> tuple[bytearray, int]:
-        """Return a block, and where in it the first multiple of 64 bytes is."""
-        with self.lock:
-            if blocks := self.free.pop(size, None):
-                block = blocks.pop()
-                self.kept -= size
-                if blocks:
-                    self.free[size] = blocks  # the latest used sizes come last
-                return block
-        memory = bytearray(size)
-        return memory, -np.frombuffer(memory, np.uint8).ctypes.data % 64
+    def has_room(self, size: int) -> bool:
+        """Tell whether a new block may be kept, if need be in place of all that lie idle."""
+        if size <= self.most < self.held() + size:
+            for free in list(self.free.values()):
+                with suppress(IndexError):
+                    while True:
+                        del self.loans[id(free.pop())]
+        return self.held() + size <= self.most
 
-    def give_back(self, loan: _Loan) -> None:
-        """Keep the block of an array that has just died, if need be for older ones."""
-        del self.loans[id(loan)]
-        # An array may die at any moment, even inside ``take``: never wait here.
-        if self.lock.acquire(blocking=False):
-            size = len(loan.block[0])
-            if size <= self.most:
-                self.free[size] = [*self.free.pop(size, []), loan.block]
-                self.kept += size
-            while self.kept > self.most:
-                oldest = next(iter(self.free))
-                self.kept -= oldest * len(self.free.pop(oldest))
-            self.lock.release()
+    def held(self) -> int:
+        """Return the size of all blocks."""
+        return sum(len(loan.block[0]) for loan in list(self.loans.values()))
 
 
-_pool = _Pool(256 * 2**20)
+_pool = _Pool(2**30)
 
 
 def empty(shape: int | tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:

@@ -16,7 +16,7 @@ from .data import check_array, check_same_dtype
 from .dense import check_linear
 from .im2col import empty
 from .losses import cross_entropy_and_gradient
-from .optimizers import adam_update
+from .optimizers import adam_update, check_adam
 
 __all__ = [
     "conv2d_compiled",
@@ -892,8 +892,9 @@ def _gate(dz: np.ndarray, dq: np.ndarray, q: np.ndarray) -> None:
 @_inner
 def _gate_piece(dz, dq, q):
     """Fill one piece."""
+    zero, one = q.dtype.type(0), q.dtype.type(1)
     for t in range(len(q)):
-        dz[t] = dq[t] if q[t] > 0 else 0
+        dz[t] = dq[t] * (one if q[t] > zero else zero)
 
 
 def cross_entropy_compiled(
@@ -983,7 +984,8 @@ def adam_compiled(
     m, v : np.ndarray
         The averages of the gradient and of its square; they are changed in place.
     scratch : np.ndarray
-        Not needed here. All five arrays have one shape and dtype, float32 or float64.
+        Used only where theta, m or v does not lie in one piece. All five arrays have one shape
+        and dtype, float32 or float64.
     t : int
         The step's number, counted from 1.
     gamma, betas, eps : float
@@ -996,10 +998,7 @@ def adam_compiled(
     ValueError
         The shapes differ.
     """
-    check_array("theta", theta, np.shape(theta), kinds="f")
-    for name, a in (("g", g), ("m", m), ("v", v)):
-        check_array(name, a, theta.shape, "the shape of theta")
-    check_same_dtype(theta=theta, g=g, m=m, v=v)
+    check_adam(theta, g, m, v)
     _check_dtype(theta)
     if not (theta.flags.carray and m.flags.carray and v.flags.carray):
         # not in one piece
@@ -1048,6 +1047,7 @@ if find_spec("numba"):
             if (
                 function.__module__ == __name__
                 and not self.said
+                and sys.stderr  # there is none where there is no console
                 and sys.stderr.isatty()
             ):
                 self.said = True

@@ -210,6 +210,8 @@ def uniform_params(
 
     Raises
     ------
+    TypeError
+        ``dtype`` is no floating-point dtype.
     ValueError
         A size is below 1.
     """
@@ -257,8 +259,9 @@ class Linear(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Turn inputs of shape (N, M_in) into outputs of shape (N, M_out)."""
+        z = fastest(linear)(x, self.params["weight"], self.params["bias"])
         self._seen = x
-        return fastest(linear)(x, self.params["weight"], self.params["bias"])
+        return z
 
     def backward(
         self, dy: np.ndarray, *, input_gradient: bool = True
@@ -286,8 +289,9 @@ class _Activation(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Apply the function to every entry, and remember the output."""
         function, _ = self._pair
-        self._seen = fastest(function)(x)
-        return self._seen
+        q = fastest(function)(x)
+        self._seen = q
+        return q
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
@@ -347,8 +351,9 @@ class Flatten(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Join all axes but the first."""
+        q = fastest(rows)(x)
         self._seen = x
-        return fastest(rows)(x)
+        return q
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Give ``dy`` the shape that the input had."""

@@ -19,6 +19,7 @@ __all__ = [
     "Optimizer",
     "SGD",
     "adam_update",
+    "check_adam",
     "Adam",
     "ExponentialDecay",
 ]
@@ -133,8 +134,8 @@ class Optimizer:
     TypeError
         A parameter is not an array of floating-point numbers.
     ValueError
-        There are no parameters, one stands there under two names, ``lr`` is neither positive nor
-        a function, or ``weight_decay`` is negative or not finite.
+        There are no parameters, one stands there under two names or is read-only, ``lr`` is
+        neither positive nor a function, or ``weight_decay`` is negative or not finite.
     """
 
     memories: tuple[str, ...] = ()
@@ -156,6 +157,10 @@ class Optimizer:
         first: dict[int, str] = {}
         for name, theta in params.items():
             check_array(f"params[{name!r}]", theta, np.shape(theta), kinds="f")
+            if not theta.flags.writeable:
+                raise ValueError(
+                    f"params[{name!r}] is read-only, but a step changes it in place: pass a copy"
+                )
             if first.setdefault(id(theta), name) != name:
                 raise ValueError(
                     f"params[{name!r}] is the same array as params[{first[id(theta)]!r}]: a step "
@@ -187,6 +192,15 @@ class Optimizer:
                 piece = {a: row[a][begin:end].reshape(shape) for a in row}
                 self._pieces[name] = piece["theta"], piece["g"]
                 self.memory[name] = {m: piece[m] for m in kept}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Lay the memories side by side again: in a copy each has become an array of its own."""
+        vars(self).update(state)
+        copied, self.memory, self._rows, self._pieces = self.memory, {}, [], {}
+        self._remember()
+        for name, memory in copied.items():
+            for m in self.memories:
+                self.memory[name][m][...] = memory[m]
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         """Change every parameter once, by the gradient of the same name.
@@ -399,9 +413,12 @@ def adam_update(
 
     Raises
     ------
+    TypeError
+        One of the arrays holds no floating-point numbers, or their dtypes differ.
     ValueError
         The shapes differ.
     """
+    check_adam(theta, g, m, v)
     beta1, beta2 = betas
     np.subtract(g, m, out=scratch)
     scratch *= 1 - beta1
@@ -416,6 +433,25 @@ def adam_update(
     np.divide(m, scratch, out=scratch)
     scratch *= gamma / (1 - beta1**t)
     theta -= scratch
+
+
+def check_adam(theta: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
+    """Raise unless a parameter, its gradient and Adam's averages fit together.
+
+    Parameters
+    ----------
+    theta, g, m, v : np.ndarray
+        As in ``adam_update``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in ``adam_update``; the message names the arrays.
+    """
+    check_array("theta", theta, np.shape(theta), kinds="f")
+    for name, a in (("g", g), ("m", m), ("v", v)):
+        check_array(name, a, theta.shape, "the shape of theta")
+    check_same_dtype(theta=theta, g=g, m=m, v=v)
 
 
 class Adam(Optimizer):

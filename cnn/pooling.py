@@ -83,6 +83,7 @@ def pool_geometry(
         raise ValueError(f"size is {tuple(size)}; expected (rows, columns)")
     for pixels in size:
         check_integer("size", pixels, 1)
+    size = tuple(map(int, size))
     if ceil_mode:
         bottom += _overhang(size[0], f[0], s, top, bottom)
         right += _overhang(size[1], f[1], s, left, right)
@@ -118,8 +119,9 @@ def _window(
         )
     s = f[0] if stride is None else stride
     check_integer("stride", s, 1)
+    f, s = tuple(map(int, f)), int(s)  # NumPy's small integers would overflow
     _check_bool("ceil_mode", ceil_mode)
-    top, bottom, left, right = padding_sides(padding)
+    top, bottom, left, right = map(int, padding_sides(padding))
     if max(top, bottom) >= f[0] or max(left, right) >= f[1]:
         raise ValueError(
             f"padding is {padding!r} and kernel_size {f}: a window could lie in the padding "

@@ -358,11 +358,11 @@ class _BatchNorm(Layer):
         check_array("x", x, ("N", C, *self._places), f"for {self!r}", kinds="fc")
         check_same_dtype(x=x, weight=gamma)
         m, v, _ = self.buffers.values()
-        self._by_batch = self.training
         if self.training:
             m, v = self._track(x)
-        self._seen, self._sigma = _normalize(x, m, v, self.eps)
-        return _per_channel(gamma, x) * self._seen + _per_channel(beta, x)
+        xhat, sigma = _normalize(x, m, v, self.eps)
+        self._seen, self._sigma, self._by_batch = xhat, sigma, self.training
+        return _per_channel(gamma, x) * xhat + _per_channel(beta, x)
 
     def _track(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the batch's moments, and move the running ones towards them."""

@@ -127,6 +127,7 @@ from cnn.optimizers import (
     ExponentialDecay,
     Optimizer,
     adam_update,
+    check_adam,
     fans,
     kaiming_normal_,
     xavier_normal_,
@@ -230,6 +231,14 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "adam_compiled": (
         lambda g, m, v: adam_compiled(Z.copy(), g, m, v, Z.copy(), *ADAM),
         {"g": Z, "m": Z.copy(), "v": Z * Z},
+    ),
+    "adam_update": (
+        lambda g, m, v: adam_update(Z.copy(), g, m, v, Z.copy(), *ADAM),
+        {"g": Z, "m": Z.copy(), "v": Z * Z},
+    ),
+    "check_adam": (
+        lambda g, m, v: check_adam(Z, g, m, v),
+        {"g": Z, "m": Z, "v": Z},
     ),
     "check_conv": (check_conv, {"x": X, "W": W}),
     "conv2d": (conv2d, CONV),
@@ -580,6 +589,11 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         ),
         (lambda: check_gradient(np.sum, f(3), f(3) * np.nan), AssertionError, ("nan",)),
         (
+            lambda: check_gradient(lambda a: np.nan, f(3), 0 * f(3)),
+            AssertionError,
+            ("nan",),
+        ),
+        (
             lambda: check_gradient(lambda a: 0.0, f(3), 0 * f(3)),
             ValueError,
             ("both", "zero"),
@@ -729,7 +743,12 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (
             lambda: adam_update(Z.copy(), f(3, 2), Z.copy(), Z * Z, Z.copy(), *ADAM),
             ValueError,
-            ("(3,2)", "(2,3)"),
+            ("(3, 2)", "(2, 3)"),
+        ),
+        (
+            lambda: adam_update(Z.copy(), f(3), Z.copy(), Z * Z, Z.copy(), *ADAM),
+            ValueError,
+            ("g ", "(3,)", "(2, 3)"),
         ),
     ],
     "fastest": [(lambda: fastest([linear]), TypeError, ("unhashable", "list"))],

@@ -46,9 +46,10 @@ from cnn.kernels import (
     linear_compiled_backward,
     relu_compiled,
     relu_compiled_backward,
+    rows_compiled,
 )
 from cnn.losses import cross_entropy_and_gradient, cross_entropy_backward
-from cnn.network import Flatten, Linear, ReLU, Sequential, fastest, twins
+from cnn.network import Flatten, Linear, ReLU, Sequential, fastest, rows, twins
 from cnn.optimizers import Adam, adam_update
 
 needs_numba = pytest.mark.skipif(not FAST, reason="Numba is not installed")
@@ -179,13 +180,15 @@ def test_many_channels_equal_autograd(dtype: type, case: Case) -> None:
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("s", [1, 2])
-@pytest.mark.parametrize("N", [301, 512])
+@pytest.mark.parametrize("N", [301, 512, 1100, 2500])
 def test_a_large_batch_equals_autograd(N: int, s: int, dtype: type) -> None:
     """A long row is cut into pieces: the seam between them, and the last one, are suspect.
 
-    With 512 images rows lie a multiple of 2 048 bytes apart, and are added up elsewhere.
+    With 512 images rows lie a multiple of 2 048 bytes apart, and are added up elsewhere. From
+    1 025 on a piece of dx is a single pixel; with 2 500 that is more than a piece of z.
     """
-    case = Case(N, 2, 5, (9, 12), (3, 2), s, 1, (1, 0, 2, 1), 0)
+    size = (9, 12) if N < 1000 else (4, 5)
+    case = Case(N, 2, 5, size, (3, 2), s, 1, (1, 0, 2, 1), 0)
     assert case.N * case.size[1] * case.C_in >= 2048
     assert_agree(WAYS.keys() - SLOW, case, dtype)
 
@@ -228,6 +231,33 @@ ORDERS = LAYOUTS | {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "order"), [("bands", (2, 3, 1, 0)), *[("compiled", (1, 2, 3, 0))] * FAST]
+)
+def test_results_lie_in_the_promised_order(name: str, order: tuple[int, ...]) -> None:
+    """The next layer takes them without a copy only if they lie as it wants them."""
+    case = Case(30, 2, 5, (9, 8), (3, 2), 2, 1, (1, 0, 2, 1), 0)
+    z, dx, _, _ = compute(name, case, *(a.astype(np.float32) for a in case.arrays()))
+    assert z.transpose(order).flags.c_contiguous
+    assert dx.transpose(order).flags.c_contiguous
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16])
+@pytest.mark.parametrize("name", IMPLEMENTATIONS.keys() & WAYS.keys())
+def test_numpys_small_integers_are_integers(name: str, kind: type) -> None:
+    """In int8 a stride times a row's length is soon another number, and the loops look there."""
+    case = Case(10, 1, 2, (20, 20), (3, 2), 2, 1, (1, 0, 2, 1), 0)
+    arrays = case.arrays(whole=True)
+    s, p, d = kind(case.s), tuple(map(kind, case.p)), kind(case.d)
+    small = compute(name, case._replace(s=s, p=p, d=d), *arrays)
+    expected = compute(name, case, *arrays)  # not what the small ones left in a cache
+    for a, e in zip(small, expected, strict=True):
+        np.testing.assert_array_equal(a, e)
+    g = geometry((64, 64), (3, 3), 1, np.uint8(200))
+    assert g.h_out == 462
+    assert all(type(number) is int for number in g)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", WAYS)
 def test_the_order_in_memory_does_not_matter(name: str, order: str) -> None:
@@ -260,6 +290,48 @@ def test_the_same_bits_twice(name: str) -> None:
             np.testing.assert_array_equal(a, e)
     if FAST:
         numba.set_num_threads(1)
+
+
+@needs_numba
+def test_the_twins_give_the_same_bits_on_any_number_of_threads() -> None:
+    """A sum that is cut where another core begins would depend on how many cores there are."""
+    rng = np.random.default_rng(0)
+    shapes = {"z": (50, 900), "q": (50, 700), "W": (900, 700), "b": (900,)}
+    arrays = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
+    z, q, W, b = arrays.values()
+
+    def results() -> list[np.ndarray]:
+        theta, m, v, scratch = W.copy(), 0 * W, W * W, W.copy()
+        adam_compiled(theta, W, m, v, scratch, 3, 0.01, (0.9, 0.999), 1e-8)
+        images = np.moveaxis(q.reshape(7, 10, 10, 50).repeat(2, 0), -1, 0)
+        return [
+            linear_compiled(q, W, b),
+            *linear_compiled_backward(z, q, W),
+            *linear_compiled_backward(z[:1], q[:1], W),
+            relu_compiled(z),
+            relu_compiled_backward(z, relu_compiled(z)),
+            rows_compiled(images),
+            *(theta, m, v),
+        ]
+
+    on_one = results()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    for _ in range(5):
+        for a, e in zip(results(), on_one, strict=True):
+            np.testing.assert_array_equal(a, e)
+    numba.set_num_threads(1)
+
+
+@needs_numba
+@pytest.mark.parametrize("shape", [(7, 3, 4, 5), (90, 8, 7, 7)])
+def test_the_twin_of_rows(shape: tuple[int, ...]) -> None:
+    """The dense loops take each image in one piece, wherever its pixels were before."""
+    x = np.random.default_rng(0).standard_normal(shape)
+    for order in ((0, 1, 2, 3), (1, 2, 3, 0), (2, 3, 1, 0)):
+        lies = np.moveaxis(x.transpose(order).copy(), range(4), order)
+        q = rows_compiled(lies)
+        np.testing.assert_array_equal(q, rows(lies))
+        assert q.flags.c_contiguous
 
 
 def network(dtype: type = np.float32) -> Sequential:
@@ -356,10 +428,12 @@ def test_the_twins_of_relu(shape: tuple[int, ...], dtype: type) -> None:
     z, dq = (rng.integers(-2, 3, shape).astype(dtype) for _ in range(2))
     if z.size > 9:
         z.flat[:5] = -0.0, np.inf, -np.inf, np.nan, np.finfo(dtype).tiny
+        dq.flat[5:9], z.flat[5:9] = (np.inf, np.nan, np.inf, np.nan), (-1, -1, 1, 1)
     q = relu_compiled(z)
     np.testing.assert_array_equal(q, relu(z))
     dz = relu_compiled_backward(dq, q)
-    np.testing.assert_array_equal(dz, relu_backward(dq, q))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(dz, relu_backward(dq, q))
     assert q.dtype == dz.dtype == dtype
 
 
@@ -547,7 +621,7 @@ def test_a_new_implementation_takes_part(called: list[str]) -> None:
         layer(np.ones(FEW, np.float32))
 
 
-PLAIN = (linear, linear_backward, relu, relu_backward, adam_update)
+PLAIN = (rows, linear, linear_backward, relu, relu_backward, adam_update)
 PLAIN += (cross_entropy_and_gradient,)
 
 
@@ -571,8 +645,8 @@ def test_small_arrays_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     woken = []
     monkeypatch.setattr(cnn.kernels, "linear_compiled", lambda *a: woken.append(a))
-    for rows, dtype in ((4, np.float32), (800, int), (800, np.float16)):
-        q = np.ones((rows, 100), dtype)
+    for count, dtype in ((4, np.float32), (800, int), (800, np.float16)):
+        q = np.ones((count, 100), dtype)
         np.testing.assert_array_equal(fastest(linear)(q, q[:2], q[0, :2]), 101)
     assert not woken
     q = np.ones((800, 100), np.float32)
@@ -637,6 +711,63 @@ def test_without_numba_everything_works_but_one() -> None:
     command = [sys.executable, "-W", "error", "-c", WITHOUT]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+BROKEN = """
+import warnings
+import numpy as np
+import cnn
+from cnn.conv import conv2d, use
+
+rng = np.random.default_rng(0)
+x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)
+net = cnn.deep_cnn(rng=rng)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        cnn.train_step(net, cnn.Adam(net.params), x, y)
+(warning,) = caught
+assert "NumPy computes instead: Numba needs another NumPy" in str(warning.message)
+try:
+    use("compiled")
+except ModuleNotFoundError as err:
+    assert "can't be loaded" in str(err), err
+else:
+    raise AssertionError("no error")
+"""
+
+
+def test_a_numba_that_does_not_work_is_done_without(tmp_path: Path) -> None:
+    """A new NumPy is often out before the Numba that fits it."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs another NumPy')")
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", BROKEN], env=env, check=True)
+
+
+FORKED = """
+import os
+import numpy as np
+import cnn
+from cnn.conv import use
+
+rng = np.random.default_rng(0)
+net = cnn.deep_cnn(rng=rng)
+x = rng.random((32, 1, 28, 28), np.float32)
+z = net(x)
+child = os.fork()
+if not child:
+    os._exit(0 if np.allclose(net(x), z, atol=1e-5) and use() == "numpy" else 1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert use() == "auto"
+assert np.array_equal(net(x), z)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_computes_too() -> None:
+    """The threads don't come along: a compiled loop would wait for them, or end the process."""
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=120)
 
 
 FIRST = """

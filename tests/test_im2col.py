@@ -314,28 +314,56 @@ def test_any_shape_and_dtype(dtype: str) -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """A pool that never forgets would be a leak; one block too large must not empty it."""
-    pool = module._Pool(1000)
+    """A pool that never forgets would be a leak; one array too large must not empty it."""
+    pool = module._Pool(2**20)
 
-    def die(size: int) -> None:
-        """Let an array die in a block of this size."""
-        loan = module._Loan(np.empty(1), lambda loan: None)
-        loan.block = (bytearray(size), 0)
-        pool.loans[id(loan)] = loan
-        pool.give_back(loan)
+    def make(size: int) -> np.ndarray:
+        return pool.empty((size,), np.dtype(np.uint8), size)
 
-    for size in (300, 400, 200):
-        die(size)
-    assert list(pool.free) == [300, 400, 200]
-    assert pool.kept == 900
-    die(300)  # the size that was used last is forgotten last
-    assert list(pool.free) == [200, 300]
-    assert pool.kept == 800
-    die(1001)
-    assert pool.kept == 800
-    assert len(pool.take(300)[0]) == 300
-    assert pool.kept == 500
-    assert not pool.loans
+    held = [make(200_000) for _ in range(3)]  # blocks of a quarter each
+    assert pool.held() == 3 * 2**18
+    del held[:2]
+    assert pool.held() == 3 * 2**18  # two of them idle
+    again = make(200_000)
+    assert pool.held() == 3 * 2**18
+    make(2**20)  # a block of twice the limit: not kept, and nothing is dropped for it
+    assert pool.held() == 3 * 2**18
+    large = make(400_000)  # there is room only in place of what lies idle
+    assert pool.held() == 2**20
+    del large
+    crowd = [make(200_000) for _ in range(5)]
+    assert pool.held() == 2**20
+    for number, a in enumerate([*held, again, *crowd]):
+        a[...] = number
+    for number, a in enumerate([*held, again, *crowd]):
+        assert (a == number).all()
+
+
+class _WhenCollected:
+    """In a cycle, so that it ends when Python collects garbage: it then makes an array."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        empty(SHAPE, np.float32)[...] = 7
+
+
+def test_an_array_may_die_while_another_is_made() -> None:
+    """Python may collect garbage at any moment, also in the middle of ``empty``."""
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(50):
+            _WhenCollected()
+            a = empty(SHAPE, np.float32)
+            a[...] = 3
+            b = empty(SHAPE, np.float32)
+            b[...] = 5
+            assert (a == 3).all()
+            del a, b
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_it_ends_in_silence() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -261,3 +263,40 @@ def test_same_seed_same_numbers(make: Callable[..., Sequential]) -> None:
     for k, a in first.items():
         np.testing.assert_array_equal(second[k], a)
         assert (other[k] != a).any()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda both: pickle.loads(pickle.dumps(both)),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("rule", [SGD, Adam])
+def test_a_copy_trains_as_the_original(rule: type, way: str) -> None:
+    """Small parameters share a row: in a copy, its pieces must be parts of the row again."""
+    rng = np.random.default_rng(0)
+    params = {name: rng.standard_normal(size) for name, size in (("a", 3), ("b", 5000))}
+    how = {"momentum": 0.9} if rule is SGD else {}
+    ours = rule(params, lr=0.1, **how)
+    grads = [
+        {k: rng.standard_normal(a.shape) for k, a in params.items()} for _ in "123"
+    ]
+    ours.step(grads[0])
+    params_copied, copied = COPIES[way]((params, ours))
+    for g in grads[1:]:
+        ours.step(g)
+        copied.step(g)
+    for name, theta in params.items():
+        np.testing.assert_array_equal(params_copied[name], theta)
+        assert not np.shares_memory(params_copied[name], theta)
+    for name, a in ours.state_dict().items():
+        np.testing.assert_array_equal(copied.state_dict()[name], a)
+
+
+def test_a_parameter_that_can_not_change_is_told_before_the_first_step() -> None:
+    """Found in the middle of a step, it would leave half of the parameters changed."""
+    params = {"a": np.ones(3), "b": np.ones(3)}
+    params["b"].flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\['b'\] is read-only"):
+        Adam(params)

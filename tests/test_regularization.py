@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -446,6 +447,32 @@ def test_a_layer_may_insist_on_its_mode() -> None:
 
     net = Sequential(Skip(Frozen(2)), Dropout(rng=rng())).train()
     assert [layer.training for layer in net.modules()] == [True, True, False, True]
+
+
+def test_threads_may_share_a_network_in_use() -> None:
+    """What one thread's call remembers for a gradient must not become another one's result."""
+    net = Sequential(BatchNorm1d(3), ReLU(), Dropout(rng=rng())).eval()
+    wrong = []
+
+    def ask(size: int) -> None:
+        x = np.full((size, 3), size, np.float32)
+        expected = x / np.sqrt(np.float32(1 + 1e-5))
+        for _ in range(2000):
+            y = net(x)
+            if y.shape != x.shape or not np.allclose(y, expected):
+                wrong.append(size)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(size,)) for size in (1, 2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
 
 
 def test_evaluate_computes_as_in_use_and_puts_the_modes_back() -> None:
