@@ -34,28 +34,23 @@ __all__ = [
 # --- Memory that is used again ---
 
 
-class _Loan(weakref.ref):
-    """A note of which block an array lies in; it outlives the array."""
-
-    __slots__ = ("block",)
-
-
 class _Pool:
     """Blocks of memory, ``most`` bytes of them at most, that go from dead arrays to new ones."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.loans: dict[int, _Loan] = {}
-        self.free: dict[int, list[_Loan]] = defaultdict(list)
+        # By the number of a weak reference: the reference, and the block that its array lies in.
+        self.loans: dict[int, tuple[weakref.ref, tuple[bytearray, int]]] = {}
+        # The references whose arrays have died, by the size of their blocks.
+        self.free: dict[int, list[weakref.ref]] = defaultdict(list)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
         """Make an array of ``size`` bytes in a block that nobody looks at."""
-        size = (
-            1 << (size + 63).bit_length()
-        )  # arrays of different sizes share their blocks
+        # Powers of two: arrays of different sizes share their blocks.
+        size = 1 << (size + 63).bit_length()
         free = self.free[size]
         try:
-            block = self.loans.pop(id(free.pop())).block
+            _, block = self.loans.pop(id(free.pop()))
         except IndexError:
             memory = bytearray(size)
             block = memory, -np.frombuffer(memory, np.uint8).ctypes.data % 64
@@ -63,9 +58,8 @@ class _Pool:
                 return np.ndarray(shape, dtype, *block)
         a = np.ndarray(shape, dtype, *block)
         # What runs when the array dies, which may be at any moment, is a single call of C.
-        loan = _Loan(a, free.append)
-        loan.block = block
-        self.loans[id(loan)] = loan
+        loan = weakref.ref(a, free.append)
+        self.loans[id(loan)] = loan, block
         return a
 
     def has_room(self, size: int) -> bool:
@@ -79,7 +73,7 @@ class _Pool:
 
     def held(self) -> int:
         """Return the size of all blocks."""
-        return sum(len(loan.block[0]) for loan in list(self.loans.values()))
+        return sum(len(memory) for _, (memory, _) in list(self.loans.values()))
 
 
 _pool = _Pool(2**30)
