@@ -389,6 +389,10 @@ IM2COL = CORRELATION._replace(
     forward=lambda m, x, W, b, **o: m.conv2d_im2col(x, W, b, **o),
     backward=lambda m, dz, x, W, b, **o: m.conv2d_im2col_backward(dz, x, W, **o),
 )
+BANDS = CORRELATION._replace(
+    forward=lambda m, x, W, b, **o: m.conv2d_bands(x, W, b, **o),
+    backward=lambda m, dz, x, W, b, **o: m.conv2d_bands_backward(dz, x, W, **o),
+)
 
 
 # --- Training ---
@@ -540,6 +544,21 @@ MAX_POOLING = Pair(
 )
 
 
+AVERAGE_POOLING = Pair(
+    forward=lambda m, x, **where: m.avg_pool2d(x, **where),
+    backward=lambda m, dy, x, **where: (m.avg_pool2d_backward(dy, x, **where),),
+    nasty=Case(((2, 2, 3, 5),), pooling(2, 2, 0)),
+    tame=Case(((1, 1, 4, 4),), pooling(2, 2, 0)),
+    paper=Paper(
+        ([[[[1, 5, 2, 8], [3, 7, 0, 2]]]],),
+        [[[[4, 8]]]],
+        ([[[[4, 3]]]], [[[[1, 1, 2, 2], [1, 1, 2, 2]]]]),
+        pooling(2, 2, 0),
+    ),
+    twin=F.avg_pool2d,
+)
+
+
 def units_do_not_matter(m: ModuleType) -> None:
     """Another unit and another zero for x change nothing, so that dx sums to zero."""
     x, gamma, beta = BATCH_NORM.nasty.draw()
@@ -594,6 +613,17 @@ def batch_norm_in_use(m: ModuleType) -> None:
     equal((layer.forward(second)[:1],), (layer.forward(second[:1]),), 1e-12)
 
 
+def gradient_in_use(m: ModuleType) -> None:
+    """In use mean and variance are given numbers, and the gradient knows it."""
+    layer = m.BatchNorm1d(1, dtype=np.float64)
+    first, second, *_ = batches()
+    layer.forward(first)
+    layer.eval()
+    y = layer.forward(second)
+    dx = layer.backward(uneven(y) * y)
+    check_gradient(lambda x: np.sum(uneven(y) * layer.forward(x) ** 2) / 2, second, dx)
+
+
 def dropout_backward(m: ModuleType, dy: np.ndarray, x: np.ndarray) -> Arrays:
     """Send dy back through what the forward pass has left."""
     _, r = m.dropout(x, 0.25, np.random.default_rng(0))
@@ -623,10 +653,13 @@ SUBJECTS: dict[str, dict[str, Check]] = {
     "loops": LOOPS.checks(),
     "correlation": CORRELATION.checks(),
     "im2col": IM2COL.checks(),
+    "bands": BANDS.checks(),
     "max-pooling": MAX_POOLING.checks(),
+    "average pooling": AVERAGE_POOLING.checks(),
     "batch norm": BATCH_NORM.checks(invariance=units_do_not_matter),
     "running moments": {
         "PyTorch": running_moments_pytorch,
+        "differences, nasty": gradient_in_use,
         "invariance": batch_norm_in_use,
         "statistics": running_moments,
     },

@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 
@@ -552,17 +553,20 @@ def _classes(
     index = np.arange(C_out * C_in * f[0] * f[1]).reshape(W_shape).swapaxes(0, 1)
     nu = np.arange(C_out).reshape(-1, 1, 1)
     taps, offsets, work, k = [], [], [], 0
-    for rho, kappa in np.ndindex(g.s, g.s):
+    remainders = (
+        sorted({(h + pad) % g.s for h in range(pixels)})
+        for pixels, pad in zip(size, (g.top, g.left), strict=True)
+    )
+    for rho, kappa in product(*remainders):
         down, a, at_h, up = axis(rho, size[0], g.top, f[0], before[0])
         right, c, at_w, back = axis(kappa, size[1], g.left, f[1], before[1])
         offset = ((nu * rows + up[:, np.newaxis]) * columns + back) * N
         taps.append(index[:, :, a[:, np.newaxis], c].reshape(C_in, -1))
         offsets.append(offset.ravel())
         last = k + offset.size
-        if right:
-            for i, h in enumerate(down):
-                start = ((at_h + i) * columns + at_w) * N
-                work.append((k, last, start, h, right[0], len(right)))
+        for i, h in enumerate(down):
+            start = ((at_h + i) * columns + at_w) * N
+            work.append((k, last, start, h, right[0], len(right)))
         k = last
     work.sort(key=lambda pixels: pixels[3])
     tap = np.ascontiguousarray(np.concatenate(taps, axis=1))
@@ -572,7 +576,7 @@ def _classes(
         columns,
         tap,
         np.concatenate(offsets),
-        np.array(work, int).reshape(-1, 6),
+        np.array(work, int),
     )
 
 
