@@ -475,6 +475,28 @@ def test_threads_may_share_a_network_in_use() -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    ("layer", "wrong"),
+    [
+        (Linear(4, 3, rng=rng()), np.ones((5, 7), np.float32)),
+        (BatchNorm1d(4).eval(), np.ones((1, 4), np.float32)),
+        (Dropout(rng=rng()), np.ones((2, 4), int)),
+        (ReLU(), np.ones((2, 4), int)),
+        (Flatten(), np.ones((2, 4), bool)),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_a_refused_input_leaves_no_trace(layer: Layer, wrong: np.ndarray) -> None:
+    """After an error the gradient still belongs to the latest input that was taken."""
+    x = rng(1).standard_normal((2, 4)).astype(np.float32)
+    dy = rng(2).standard_normal(layer(x).shape).astype(np.float32)
+    expected = layer.backward(dy)
+    layer.train()  # in use, batch normalisation would take a single image
+    with pytest.raises((TypeError, ValueError)):
+        layer(wrong)
+    np.testing.assert_array_equal(layer.backward(dy), expected)
+
+
 def test_evaluate_computes_as_in_use_and_puts_the_modes_back() -> None:
     """Tests that drop units, or that move the running moments, would not be tests."""
     net, _ = both_nets()
