@@ -75,8 +75,9 @@ def _kernels() -> ModuleType | None:
 
 def _leave_loops_to_parent() -> None:
     """Compute with NumPy in a forked process: the loops' threads did not come along."""
-    if _in_use in ("auto", "compiled"):
-        use("numpy")
+    global FAST
+    FAST = False
+    use("auto" if _in_use == "compiled" else _in_use)
 
 
 def _loops_backward(
@@ -161,7 +162,8 @@ def use(implementation: str = "auto") -> str:
         ``"auto"``: the compiled loops where Numba is installed and there is enough to do,
         otherwise NumPy's products; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``,
         for all convolutions. Flatten, the dense layer, ReLU, the cost and Adam use compiled twins,
-        where there is enough to do, with ``"auto"`` and ``"compiled"``.
+        where there is enough to do, with ``"auto"`` and ``"compiled"``. A forked process computes
+        with NumPy.
 
     Returns
     -------
@@ -173,7 +175,8 @@ def use(implementation: str = "auto") -> str:
     ValueError
         There is no implementation of this name.
     ModuleNotFoundError
-        ``"compiled"`` is asked for, and Numba is not installed, or can't be loaded.
+        ``"compiled"`` is asked for, and Numba is not installed, can't be loaded, or belongs to
+        the process that this one is a fork of.
 
     Examples
     --------
@@ -201,7 +204,8 @@ def _check_implementation(name: str) -> None:
         )
     if name == "compiled" and not (FAST and _kernels()):
         raise ModuleNotFoundError(
-            "the compiled loops need Numba, which is not installed or can't be loaded: "
+            "the compiled loops need Numba, which is not installed, can't be loaded, or belongs "
+            "to the process that this one is a fork of: "
             "pip install 'cnn-from-first-principles[fast]', or choose another implementation"
         )
 

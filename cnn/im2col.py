@@ -7,7 +7,6 @@ import functools
 import math
 import weakref
 from collections import defaultdict
-from contextlib import suppress
 from itertools import product
 
 import numpy as np
@@ -48,9 +47,11 @@ class _Pool:
         """Make an array of ``size`` bytes in a block that nobody looks at."""
         # Powers of two: arrays of different sizes share their blocks.
         size = 1 << (size + 63).bit_length()
-        free = self.free[size]
+        free, block = self.free[size], None
         try:
-            _, block = self.loans.pop(id(free.pop()))
+            while block is None:  # passing over references whose blocks are gone
+                loan = free.pop()
+                _, block = self.loans.pop(id(loan), (None, None))
         except IndexError:
             memory = bytearray(size)
             block = memory, -np.frombuffer(memory, np.uint8).ctypes.data % 64
@@ -65,10 +66,9 @@ class _Pool:
     def has_room(self, size: int) -> bool:
         """Tell whether a new block may be kept, if need be in place of all that lie idle."""
         if size <= self.most < self.held() + size:
-            for free in list(self.free.values()):
-                with suppress(IndexError):
-                    while True:
-                        del self.loans[id(free.pop())]
+            for number, (loan, _) in list(self.loans.items()):
+                if loan() is None:
+                    self.loans.pop(number, None)
         return self.held() + size <= self.most
 
     def held(self) -> int:
@@ -452,7 +452,7 @@ def _outputs_at_a_time(
         raise ValueError(
             f"m is {m}; expected a divisor of the {g.w_out} outputs of a row"
         )
-    return m
+    return int(m)
 
 
 # --- Backward ---

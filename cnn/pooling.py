@@ -394,8 +394,11 @@ def window_counts(
     """
     f_h, f_w, g = pool_geometry(size, kernel_size, stride, padding, ceil_mode)
     _check_bool("count_include_pad", count_include_pad)
-    top, bottom, left, right = padding_sides(padding)
-    (H, W), (i, j) = size, (g.s * np.arange(g.h_out), g.s * np.arange(g.w_out))
+    top, bottom, left, right = map(int, padding_sides(padding))
+    (H, W), (i, j) = (
+        map(int, size),
+        (g.s * np.arange(g.h_out), g.s * np.arange(g.w_out)),
+    )
     if count_include_pad:
         rows, columns = (0, top + H + bottom), (0, left + W + right)
     else:

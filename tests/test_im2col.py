@@ -339,6 +339,34 @@ def test_what_is_kept_is_bounded() -> None:
         assert (a == number).all()
 
 
+@pytest.mark.parametrize("moment", [1, 2])
+def test_an_interrupt_does_no_harm(
+    moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come between any two steps; what it leaves behind must not stop the next call."""
+    pool, calls = module._Pool(2**20), []
+
+    def number(loan: object) -> int:
+        calls.append(loan)
+        if len(calls) == moment:
+            raise KeyboardInterrupt
+        return id(loan)
+
+    def make() -> np.ndarray:
+        return pool.empty((200_000,), np.dtype(np.uint8), 200_000)
+
+    make()  # and let it die: one block lies idle
+    monkeypatch.setattr(module, "id", number, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    monkeypatch.undo()
+    held = [make() for _ in range(6)]
+    for value, a in enumerate(held):
+        a[...] = value
+    assert all((a == value).all() for value, a in enumerate(held))
+    assert pool.held() == 2**20
+
+
 class _WhenCollected:
     """In a cycle, so that it ends when Python collects garbage: it then makes an array."""
 

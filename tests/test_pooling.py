@@ -291,6 +291,15 @@ def test_counts_are_the_divisors(case: Case) -> None:
     np.testing.assert_allclose(y, np.broadcast_to(real / counts, y.shape), rtol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+@pytest.mark.parametrize("pool", [lambda *a: max_pool2d(*a)[0], avg_pool2d])
+def test_numpys_small_integers_are_integers(pool: Callable, kind: type) -> None:
+    """The padding and the image's size, added in eight bits, are another number."""
+    x = np.random.default_rng(0).random((1, 1, 200, 200))
+    for where in ((100, 100, 40), (3, 2, 1)):
+        np.testing.assert_array_equal(pool(x, *map(kind, where)), pool(x, *where))
+
+
 def test_the_stride_defaults_to_the_window() -> None:
     """The convolution's default, 1, would give a far larger image."""
     x = np.random.default_rng(0).standard_normal((1, 2, 7, 7))
