@@ -100,6 +100,18 @@ def test_no_directive_is_left_on_a_page(site):
         ), page
 
 
+def test_large_numbers_are_not_broken(site):
+    found = 0
+    for page in site.glob("book/*.html"):
+        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser").article
+        for fixed in soup.select("pre, code, script, .math"):
+            fixed.decompose()
+        words = soup.get_text()
+        assert not re.search(r"\d \d{3}\b", words), page
+        found += len(re.findall(r"\d\N{NO-BREAK SPACE}\d{3}\b", words))
+    assert found > 20
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Start Chromium, if there is one."""

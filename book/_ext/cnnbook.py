@@ -3,6 +3,7 @@
 - Directive lines (``#| export``, ``#| check eq:name``) become a small caption above the cell.
 - The index of equations is generated from the ledger (``equation-index``).
 - Docstrings may use the chapters' ``{eq}`` roles.
+- A large number, as in 60 000, is not broken between two lines.
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
 - The theme's scripts that would ask the network for something are left out.
 """
@@ -17,6 +18,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
@@ -79,6 +81,15 @@ def docstring_roles(app: Sphinx, what, name, obj, options, lines: list[str]) -> 
         lines[i] = re.sub(
             r"^Exported from (book/\S+)\.ipynb: .*", r"Chapter :doc:`/\1`.", line
         )
+
+
+def unbroken_numbers(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Put spaces that do not break between the groups of large numbers, but not in code."""
+    fixed = (nodes.literal, nodes.math, nodes.FixedTextElement)
+    for text in list(doctree.findall(nodes.Text)):
+        if text.parent and not isinstance(text.parent, fixed):
+            unbroken = re.sub(r"(?<=\d) (?=\d{3}\b)", "\N{NO-BREAK SPACE}", text)
+            text.parent.replace(text, nodes.Text(unbroken))
 
 
 class EquationIndex(SphinxDirective):
@@ -144,6 +155,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("equation-index", EquationIndex)
     app.connect("source-read", captions)
     app.connect("autodoc-process-docstring", docstring_roles)
+    app.connect("doctree-resolved", unbroken_numbers)
     app.connect("config-inited", without_thebe, priority=1)
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
