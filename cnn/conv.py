@@ -404,10 +404,9 @@ class Conv2d(Layer):
             raise ValueError(
                 f"kernel_size is {kernel_size!r}; expected f or (rows, columns)"
             )
-        check_integer("in_channels", in_channels, 1)
-        check_integer("out_channels", out_channels, 1)
-        for size in f:
-            check_integer("kernel_size", size, 1)
+        in_channels = check_integer("in_channels", in_channels, 1)
+        out_channels = check_integer("out_channels", out_channels, 1)
+        f = tuple(check_integer("kernel_size", size, 1) for size in f)
         check_integer("stride", stride, 1)
         check_integer("dilation", dilation, 1)
         padding_sides(padding)

@@ -55,10 +55,9 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
     ValueError
         An argument is too small, or not one window fits.
     """
-    for name, value in (("H", H), ("f", f), ("s", s), ("d", d)):
-        check_integer(name, value, 1)
-    check_integer("p", p, 0)
-    H, f, s, d, p = map(int, (H, f, s, d, p))  # NumPy's small integers would overflow
+    given = (("H", H), ("f", f), ("s", s), ("d", d))
+    H, f, s, d = (check_integer(name, value, 1) for name, value in given)
+    p = check_integer("p", p, 0)
     room = H + p - d * (f - 1) - 1
     if room < 0:
         raise ValueError(
@@ -131,8 +130,8 @@ def geometry(
     ValueError
         One of them is too small, there are not 1, 2 or 4 paddings, or not one window fits.
     """
-    check_integer("stride", stride, 1)
-    check_integer("dilation", dilation, 1)
+    stride = check_integer("stride", stride, 1)
+    dilation = check_integer("dilation", dilation, 1)
     for name, two in (("size", size), ("filter_size", filter_size)):
         if len(two) != 2:
             raise ValueError(f"{name} is {tuple(two)}; expected (rows, columns)")
@@ -140,7 +139,7 @@ def geometry(
     return _geometry(tuple(size), tuple(filter_size), stride, sides, dilation)
 
 
-@functools.lru_cache(256, typed=True)  # training asks for the same few again and again
+@functools.lru_cache(256)  # training asks for the same few again and again
 def _geometry(
     size: tuple[int, int],
     f: tuple[int, int],
@@ -149,7 +148,7 @@ def _geometry(
     d: int,
 ) -> Geometry:
     """Compute what ``geometry`` returns."""
-    s, d, (top, bottom, left, right) = int(s), int(d), map(int, sides)
+    top, bottom, left, right = sides
     h_out, r_h = output_size(size[0], f[0], s, d, top + bottom)
     w_out, r_w = output_size(size[1], f[1], s, d, left + right)
     return Geometry(s, d, top, bottom, left, right, h_out, w_out, r_h, r_w)
@@ -200,8 +199,7 @@ def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
         raise ValueError(
             f"padding is {padding!r}; expected p, (rows, columns) or (top, bottom, left, right)"
         )
-    for p in sides:
-        check_integer("padding", p, 0)
+    sides = tuple([check_integer("padding", p, 0) for p in sides])
     if len(sides) == 4:
         return sides
     rows, columns = sides[0], sides[-1]

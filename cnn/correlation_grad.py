@@ -214,7 +214,7 @@ def spread(a: np.ndarray, k: int) -> np.ndarray:
     ValueError
         ``k`` is below 1, or ``a`` has fewer than two axes or is empty.
     """
-    check_integer("k", k, 1)
+    k = check_integer("k", k, 1)
     check_array("a", a, (*np.shape(a)[:-2], "h", "w"))
     *front, h, w = a.shape
     D = np.zeros((*front, k * (h - 1) + 1, k * (w - 1) + 1), a.dtype)

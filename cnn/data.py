@@ -190,8 +190,8 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
     return True
 
 
-def check_integer(name: str, value: int, least: int) -> None:
-    """Raise unless ``value`` is an integer of at least ``least``.
+def check_integer(name: str, value: int, least: int) -> int:
+    """Return ``value`` as Python's integer, which can't overflow, if it is at least ``least``.
 
     Parameters
     ----------
@@ -201,6 +201,11 @@ def check_integer(name: str, value: int, least: int) -> None:
         The number to check.
     least : int
         The smallest value that is allowed.
+
+    Returns
+    -------
+    int
+        The number: NumPy's own integers may have no more than eight bits.
 
     Raises
     ------
@@ -213,6 +218,7 @@ def check_integer(name: str, value: int, least: int) -> None:
         raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
     if value < least:
         raise ValueError(f"{name} is {value}; expected an integer of at least {least}")
+    return int(value)
 
 
 def check_same_dtype(**arrays: np.ndarray) -> None:

@@ -447,12 +447,12 @@ def _outputs_at_a_time(
     """Return ``m`` if it divides the outputs of a row, or the cheapest for None."""
     if m is None:
         return _cheapest(N, W_shape, g)[0]
-    check_integer("m", m, 1)
+    m = check_integer("m", m, 1)
     if g.w_out % m:
         raise ValueError(
             f"m is {m}; expected a divisor of the {g.w_out} outputs of a row"
         )
-    return int(m)
+    return m
 
 
 # --- Backward ---
@@ -604,7 +604,7 @@ def cost(
     """
     if way not in ("im2col", "bands"):
         raise ValueError(f"way is {way!r}; expected 'im2col' or 'bands'")
-    check_integer("N", N, 1)
+    N = check_integer("N", N, 1)
     if len(W_shape) != 4:
         raise ValueError(f"W_shape is {W_shape}; expected (C_out, C_in, f_h, f_w)")
     if way == "im2col":

@@ -81,9 +81,7 @@ def pool_geometry(
     f, s, (top, bottom, left, right) = _window(kernel_size, stride, padding, ceil_mode)
     if len(size) != 2:
         raise ValueError(f"size is {tuple(size)}; expected (rows, columns)")
-    for pixels in size:
-        check_integer("size", pixels, 1)
-    size = tuple(map(int, size))
+    size = tuple(check_integer("size", pixels, 1) for pixels in size)
     if ceil_mode:
         bottom += _overhang(size[0], f[0], s, top, bottom)
         right += _overhang(size[1], f[1], s, left, right)
@@ -110,18 +108,15 @@ def _window(
         raise ValueError(
             f"kernel_size is {kernel_size!r}; expected f or (rows, columns)"
         )
-    for rows in f:
-        check_integer("kernel_size", rows, 1)
+    f = tuple(check_integer("kernel_size", rows, 1) for rows in f)
     if stride is None and f[0] != f[1]:
         raise ValueError(
             f"kernel_size is {f}, which is not square, and there is one stride for rows and "
             "columns alike: say which, stride=..."
         )
-    s = f[0] if stride is None else stride
-    check_integer("stride", s, 1)
-    f, s = tuple(map(int, f)), int(s)  # NumPy's small integers would overflow
+    s = f[0] if stride is None else check_integer("stride", stride, 1)
     _check_bool("ceil_mode", ceil_mode)
-    top, bottom, left, right = map(int, padding_sides(padding))
+    top, bottom, left, right = padding_sides(padding)
     if max(top, bottom) >= f[0] or max(left, right) >= f[1]:
         raise ValueError(
             f"padding is {padding!r} and kernel_size {f}: a window could lie in the padding "
@@ -394,11 +389,8 @@ def window_counts(
     """
     f_h, f_w, g = pool_geometry(size, kernel_size, stride, padding, ceil_mode)
     _check_bool("count_include_pad", count_include_pad)
-    top, bottom, left, right = map(int, padding_sides(padding))
-    (H, W), (i, j) = (
-        map(int, size),
-        (g.s * np.arange(g.h_out), g.s * np.arange(g.w_out)),
-    )
+    top, bottom, left, right = padding_sides(padding)
+    (H, W), i, j = map(int, size), g.s * np.arange(g.h_out), g.s * np.arange(g.w_out)
     if count_include_pad:
         rows, columns = (0, top + H + bottom), (0, left + W + right)
     else:

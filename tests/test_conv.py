@@ -37,7 +37,11 @@ from cnn.conv import (
     use,
 )
 from cnn.correlation import geometry, pad, windows
-from cnn.correlation_grad import conv2d_correlation_backward, conv2d_matrix
+from cnn.correlation_grad import (
+    conv2d_correlation_backward,
+    conv2d_matrix,
+    spread,
+)
 from cnn.dense import linear, linear_backward
 from cnn.kernels import (
     adam_compiled,
@@ -256,6 +260,9 @@ def test_numpys_small_integers_are_integers(name: str, kind: type) -> None:
     g = geometry((64, 64), (3, 3), 1, np.uint8(200))
     assert g.h_out == 462
     assert all(type(number) is int for number in g)
+    assert spread(np.ones((1, 1, 100, 100)), kind(3)).shape == (1, 1, 298, 298)
+    layer = Conv2d(kind(20), 2, kind(5), rng=np.random.default_rng(0))
+    assert 0.9 < np.abs(layer.params["weight"]).max() * 500**0.5 <= 1
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -719,7 +726,7 @@ BROKEN = """
 import warnings
 import numpy as np
 import cnn
-from cnn.conv import conv2d, use
+from cnn.conv import use
 
 rng = np.random.default_rng(0)
 x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)

@@ -87,6 +87,7 @@ def unbroken_numbers(app: Sphinx, doctree: nodes.document, docname: str) -> None
     """Put spaces that do not break between the groups of large numbers, but not in code."""
     fixed = (nodes.literal, nodes.math, nodes.FixedTextElement)
     for text in list(doctree.findall(nodes.Text)):
+        # the bibliography's texts don't all know their parent
         if text.parent and not isinstance(text.parent, fixed):
             unbroken = re.sub(r"(?<=\d) (?=\d{3}\b)", "\N{NO-BREAK SPACE}", text)
             text.parent.replace(text, nodes.Text(unbroken))
