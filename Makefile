@@ -53,10 +53,10 @@ check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
 	@$(BIN)/python -m cnn train
 
-bench: $(READY) ## time training steps beside PyTorch's, for chapter 12 (a quarter of an hour)
+bench: $(READY) ## time training steps beside PyTorch's, for the chapter on the whole step (a quarter of an hour)
 	@$(BIN)/python tests/bench.py
 
-replicate: $(READY) ## train with every recipe and seed, for chapters 17 and 18 (hours)
+replicate: $(READY) ## train with every recipe and seed, for the chapters on MNIST and PyTorch (hours)
 	@$(BIN)/python book/tools/replicate.py
 
 clean: ## remove builds and caches (not .venv, not data)

@@ -1,6 +1,6 @@
 """Cross-correlation.
 
-Exported from book/09-correlation.ipynb: edit the chapter and run `make export`.
+Exported from book/10-correlation.ipynb: edit the chapter and run `make export`.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """The gradient of a convolution.
 
-Exported from book/10-convolution-gradient.ipynb: edit the chapter and run `make export`.
+Exported from book/11-convolution-gradient.ipynb: edit the chapter and run `make export`.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Your own handwriting.
 
-Exported from book/20-handwriting.ipynb: edit the chapter and run `make export`.
+Exported from book/22-handwriting.ipynb: edit the chapter and run `make export`.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Convolution as matrix multiplication.
 
-Exported from book/11-im2col.ipynb: edit the chapter and run `make export`.
+Exported from book/12-im2col.ipynb: edit the chapter and run `make export`.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Compiled loops.
 
-Exported from book/12-compiled-loops.ipynb: edit the chapter and run `make export`.
+Exported from book/24-compiled-loops.ipynb: edit the chapter and run `make export`.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """Training on MNIST.
 
-Exported from book/17-mnist.ipynb: edit the chapter and run `make export`.
+Exported from book/19-mnist.ipynb: edit the chapter and run `make export`.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Two architectures.
 
-Exported from book/16-architectures.ipynb: edit the chapter and run `make export`.
+Exported from book/18-architectures.ipynb: edit the chapter and run `make export`.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """Optimisers.
 
-Exported from book/07-optimizers.ipynb: edit the chapter and run `make export`.
+Exported from book/08-optimizers.ipynb: edit the chapter and run `make export`.
 """
 
 import math

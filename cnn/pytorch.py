@@ -1,6 +1,6 @@
 """Against PyTorch.
 
-Exported from book/18-pytorch.ipynb: edit the chapter and run `make export`.
+Exported from book/20-pytorch.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib

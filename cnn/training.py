@@ -1,6 +1,6 @@
 """The training loop.
 
-Exported from book/08-training.ipynb: edit the chapter and run `make export`.
+Exported from book/09-training.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """What the network sees.
 
-Exported from book/19-visualize.ipynb: edit the chapter and run `make export`.
+Exported from book/21-visualize.ipynb: edit the chapter and run `make export`.
 """
 
 import numpy as np

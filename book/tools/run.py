@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Execute chapters and store their outputs."
     )
     parser.add_argument(
-        "chapters", nargs="*", help="names such as 10-convolution-gradient or 10"
+        "chapters", nargs="*", help="names such as 11-convolution-gradient or 10"
     )
     parser.add_argument("--book", type=Path, default=BOOK, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
