@@ -24,42 +24,53 @@ Images and labels are in ``data``, costs in ``losses``, layers in ``network``, `
 Exported from book/package.ipynb: edit the chapter and run `make export`.
 """
 
-from .conv import Conv2d, conv2d, conv2d_backward, use
+from .backend import use
+from .batchnorm import BatchNorm1d, BatchNorm2d
+from .checkpoint import fit, train
+from .conv import Conv2d, conv2d, conv2d_backward
 from .correlation import output_size
-from .data import Dataset, batches, digits, load, one_hot, read_folder
+from .data import Dataset, batches, digits, one_hot, read_folder
+from .files import load, load_arrays, load_weights, save_arrays, save_weights
 from .gradcheck import check_gradient, numerical_gradient, relative_error
+from .initialization import kaiming_normal_, xavier_normal_
 from .losses import cross_entropy, cross_entropy_backward, error_rate, softmax
-from .mnist import load_weights, probabilities, save_weights, train
 from .models import count_parameters, deep_cnn, simple_cnn, summary
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
-from .optimizers import SGD, Adam, ExponentialDecay, kaiming_normal_, xavier_normal_
+from .optimizers import SGD, Adam, ExponentialDecay
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .regularization import AdamW, BatchNorm1d, BatchNorm2d, Dropout
-from .training import History, evaluate, fit, load_arrays, save_arrays, train_step
+from .recipes import probabilities
+from .regularization import AdamW, Dropout
+from .training import History, evaluate, train_step
 
 __all__ = [
+    "use",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "fit",
+    "train",
     "Conv2d",
     "conv2d",
     "conv2d_backward",
-    "use",
     "output_size",
     "Dataset",
     "batches",
     "digits",
-    "load",
     "one_hot",
     "read_folder",
+    "load",
+    "load_arrays",
+    "load_weights",
+    "save_arrays",
+    "save_weights",
     "check_gradient",
     "numerical_gradient",
     "relative_error",
+    "kaiming_normal_",
+    "xavier_normal_",
     "cross_entropy",
     "cross_entropy_backward",
     "error_rate",
     "softmax",
-    "load_weights",
-    "probabilities",
-    "save_weights",
-    "train",
     "count_parameters",
     "deep_cnn",
     "simple_cnn",
@@ -74,20 +85,14 @@ __all__ = [
     "SGD",
     "Adam",
     "ExponentialDecay",
-    "kaiming_normal_",
-    "xavier_normal_",
     "AvgPool2d",
     "GlobalAvgPool2d",
     "MaxPool2d",
+    "probabilities",
     "AdamW",
-    "BatchNorm1d",
-    "BatchNorm2d",
     "Dropout",
     "History",
     "evaluate",
-    "fit",
-    "load_arrays",
-    "save_arrays",
     "train_step",
 ]
 

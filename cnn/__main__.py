@@ -15,20 +15,13 @@ from typing import NoReturn
 import numpy as np
 
 from . import __version__
-from .data import Dataset, digits, load, mnist, read_folder
+from .checkpoint import train
+from .data import Dataset, digits, read_folder
+from .files import load, load_weights, mnist, save_weights
 from .handwriting import as_mnist, ink, read_picture
-from .mnist import (
-    MODELS,
-    RECIPES,
-    SEED,
-    load_weights,
-    plot_curves,
-    probabilities,
-    save_weights,
-    train,
-)
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
+from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
 
 __all__ = ["main"]

@@ -3,37 +3,22 @@
 Exported from book/13-conv-layer.ipynb: edit the chapter and run `make export`.
 """
 
-import functools
-import os
-import warnings
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 
-from .activations import relu, relu_backward
-from .correlation import Padding, check_conv, conv2d_loops, geometry, padding_sides
+from .correlation import Padding, conv2d_loops, padding_sides
 from .correlation_grad import conv2d_loops_backward
-from .data import check_integer
-from .dense import linear, linear_backward
-from .im2col import (
-    choose,
-    conv2d_bands,
-    conv2d_bands_backward,
-    conv2d_im2col,
-    conv2d_im2col_backward,
-)
-from .losses import cross_entropy_and_gradient
-from .network import Layer, rows, twins, uniform_params
-from .optimizers import adam_update
+from .im2col import conv2d_im2col, conv2d_im2col_backward
+from .network import Layer, uniform_params
+from .shapes import check_integer, shapes
 
 __all__ = [
-    "FAST",
     "IMPLEMENTATIONS",
-    "SMALL",
-    "use",
+    "choose_im2col",
+    "CHOICES",
+    "check_implementation",
+    "implementation_of",
     "conv2d",
     "conv2d_backward",
     "Conv2d",
@@ -43,192 +28,45 @@ __all__ = [
 # --- One pair of functions, four times ---
 
 
-# Whether Numba is installed, and with it the compiled loops. It is not imported for that.
-FAST = find_spec("numba") is not None
-
-
-def _compiled(name: str) -> Callable:
-    """Return the function of this name in ``cnn.kernels``, imported when it is first called."""
-
-    def function(*args: object, **kwargs: object) -> object:
-        return getattr(_kernels(), name)(*args, **kwargs)
-
-    return function
-
-
-@functools.cache
-def _kernels() -> ModuleType | None:
-    """Import ``cnn.kernels``, and with it Numba, when it is needed; None if that fails."""
-    try:
-        kernels = import_module("cnn.kernels")
-    except Exception as err:
-        warnings.warn(
-            f"the compiled loops can't be loaded, and NumPy computes instead: {err}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_leave_loops_to_parent)
-    return kernels
-
-
-def _leave_loops_to_parent() -> None:
-    """Compute with NumPy in a forked process: the loops' threads did not come along."""
-    global FAST
-    FAST = False
-    use("auto" if _in_use == "compiled" else _in_use)
-
-
-def _loops_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Call ``conv2d_loops_backward``, which knows no ``input_gradient``."""
-    dx, dW, db = conv2d_loops_backward(dz, x, W, stride, padding, dilation)
-    return dx if input_gradient else None, dW, db
-
-
-# Forward and backward, by name. Whoever adds a pair here can ask for it by its name.
+# Forward and backward, by name: the functions without their doors, for conv2d has checked.
 IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
-    "loops": (conv2d_loops, _loops_backward),
-    "im2col": (conv2d_im2col, conv2d_im2col_backward),
-    "bands": (conv2d_bands, conv2d_bands_backward),
-    "compiled": (_compiled("conv2d_compiled"), _compiled("conv2d_compiled_backward")),
+    "loops": (conv2d_loops.behind, conv2d_loops_backward.behind),
+    "im2col": (conv2d_im2col.behind, conv2d_im2col_backward.behind),
 }
 
 
-# --- Who chooses ---
+def choose_im2col(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
+    """Return the name of the fastest implementation so far, whatever the arrays."""
+    return "im2col"
 
 
-# For fewer numbers than these the call costs more than the work.
-SMALL = 500
-_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
-
-
-def _worthwhile(a: object) -> bool:
-    """Return whether the compiled loops can take this array, and whether they should."""
-    return (
-        isinstance(a, np.ndarray)
-        and a.dtype in _FLOATS
-        and a.size >= SMALL
-        and _kernels() is not None
-    )
-
-
-def _twin(plain: Callable, name: str) -> Callable:
-    """Return a function that calls the compiled one where it is worth it, else ``plain``."""
-    fast = _compiled(name)
-
-    @functools.wraps(plain)
-    def function(*args: object, **kwargs: object) -> object:
-        return (fast if args and _worthwhile(args[0]) else plain)(*args, **kwargs)
-
-    return function
-
-
-_TWINS = {
-    rows: _twin(rows, "rows_compiled"),
-    linear: _twin(linear, "linear_compiled"),
-    linear_backward: _twin(linear_backward, "linear_compiled_backward"),
-    relu: _twin(relu, "relu_compiled"),
-    relu_backward: _twin(relu_backward, "relu_compiled_backward"),
-    cross_entropy_and_gradient: _twin(
-        cross_entropy_and_gradient, "cross_entropy_compiled"
-    ),
-    adam_update: _twin(adam_update, "adam_compiled"),
+# What the other names mean depends on the arrays.
+CHOICES: dict[str, Callable[[np.ndarray, np.ndarray, int], str]] = {
+    "auto": choose_im2col,
+    "numpy": choose_im2col,
 }
-if FAST:
-    twins.update(_TWINS)
 
 
-# --- Automatically, and on demand ---
-
-
-_in_use = "auto"
-
-
-def use(implementation: str = "auto") -> str:
-    """Set what ``"auto"`` means from now on, for every network in this process.
-
-    Parameters
-    ----------
-    implementation : str
-        ``"auto"``: the compiled loops where Numba is installed and there is enough to do,
-        otherwise NumPy's products; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``,
-        for all convolutions. Flatten, the dense layer, ReLU, the cost and Adam use compiled twins,
-        where there is enough to do, with ``"auto"`` and ``"compiled"``. A forked process computes
-        with NumPy.
-
-    Returns
-    -------
-    str
-        What was in use before.
-
-    Raises
-    ------
-    ValueError
-        There is no implementation of this name.
-    ModuleNotFoundError
-        ``"compiled"`` is asked for, and Numba is not installed, can't be loaded, or belongs to
-        the process that this one is a fork of.
-
-    Examples
-    --------
-    >>> before = use("numpy")
-    >>> use(before)
-    'numpy'
-    """
-    global _in_use
-    _check_implementation(implementation)
-    before, _in_use = _in_use, implementation
-    for function, twin in _TWINS.items():
-        if FAST and implementation in ("auto", "compiled"):
-            twins[function] = twin
-        else:
-            twins.pop(function, None)
-    return before
-
-
-def _check_implementation(name: str) -> None:
-    """Raise unless there is an implementation of this name, and what it needs is installed."""
-    names = ("auto", "numpy", *IMPLEMENTATIONS)
+def check_implementation(name: str) -> None:
+    """Raise unless there is an implementation of this name."""
+    names = (*CHOICES, *IMPLEMENTATIONS)
     if name not in names:
         raise ValueError(
             f"implementation is {name!r}; expected one of {', '.join(names)}"
         )
-    if name == "compiled" and not (FAST and _kernels()):
-        raise ModuleNotFoundError(
-            "the compiled loops need Numba, which is not installed, can't be loaded, or belongs "
-            "to the process that this one is a fork of: "
-            "pip install 'cnn-from-first-principles[fast]', or choose another implementation"
-        )
 
 
-def _resolve(
-    implementation: str,
-    x: np.ndarray,
-    W: np.ndarray,
-    where: tuple[int, Padding, int],
-    input_gradient: bool = True,
-) -> str:
-    """Return the name in ``IMPLEMENTATIONS`` that ``implementation`` means for these arrays."""
-    name = _in_use if implementation == "auto" else implementation
-    _check_implementation(name)
-    if name == "auto":
-        name = "compiled" if FAST and _worthwhile(x) else "numpy"
-    if name == "numpy":
-        check_conv(x, W)
-        g = geometry(x.shape[2:], W.shape[2:], *where)
-        name = choose(len(x), W.shape, g, input_gradient)
-    return name
+def implementation_of(
+    name: str, x: np.ndarray, W: np.ndarray, dilation: int
+) -> tuple[Callable, Callable]:
+    """Return the pair of functions that a name means for these arrays."""
+    check_implementation(name)
+    while name in CHOICES:
+        name = CHOICES[name](x, W, dilation)
+    return IMPLEMENTATIONS[name]
 
 
+@shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d(
     x: np.ndarray,
     W: np.ndarray,
@@ -255,7 +93,7 @@ def conv2d(
     padding : int or tuple of int
         Zeros around the image: p, (rows, columns), or (top, bottom, left, right).
     implementation : str
-        ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``, as in ``use``.
+        ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``.
 
     Returns
     -------
@@ -273,11 +111,11 @@ def conv2d(
     ModuleNotFoundError
         The compiled loops are asked for, and Numba is not installed.
     """
-    where = (stride, padding, dilation)
-    forward, _ = IMPLEMENTATIONS[_resolve(implementation, x, W, where)]
-    return forward(x, W, b, *where)
+    forward, _ = implementation_of(implementation, x, W, dilation)
+    return forward(x, W, b, stride, padding, dilation)
 
 
+@shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_backward(
     dz: np.ndarray,
     x: np.ndarray,
@@ -324,10 +162,8 @@ def conv2d_backward(
     ModuleNotFoundError
         The compiled loops are asked for, and Numba is not installed.
     """
-    where = (stride, padding, dilation)
-    name = _resolve(implementation, x, W, where, input_gradient)
-    _, backward = IMPLEMENTATIONS[name]
-    return backward(dz, x, W, *where, input_gradient)
+    _, backward = implementation_of(implementation, x, W, dilation)
+    return backward(dz, x, W, stride, padding, dilation, input_gradient)
 
 
 # --- The layer ---
@@ -411,7 +247,7 @@ class Conv2d(Layer):
         check_integer("dilation", dilation, 1)
         padding_sides(padding)
         self.params = uniform_params((out_channels, in_channels, *f), rng, dtype)
-        _check_implementation(implementation)
+        check_implementation(implementation)
         self.implementation = implementation
         self.where = {"stride": stride, "padding": padding, "dilation": dilation}
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data import check_array, check_integer, check_same_dtype
+from .shapes import check_array, check_integer, check_same_dtype, shapes
 
 __all__ = [
     "output_size",
@@ -243,6 +243,7 @@ def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
     return xbar
 
 
+@shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_loops(
     x: np.ndarray,
     W: np.ndarray,
@@ -280,7 +281,6 @@ def conv2d_loops(
     ValueError
         The shapes do not fit, or the filter is larger than the padded image.
     """
-    check_conv(x, W, b)
     (N, _, *size), (C_out, C_in, f_h, f_w) = x.shape, W.shape
     g = geometry(size, (f_h, f_w), stride, padding, dilation)
     s, d, xbar = g.s, g.d, pad(x, g)

@@ -10,27 +10,24 @@ import zlib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from .shapes import check_array, check_integer, check_labels
+
 __all__ = [
     "read_idx",
-    "check_array",
-    "check_integer",
-    "check_same_dtype",
-    "check_labels",
     "scale",
     "one_hot",
     "enlarge",
     "Dataset",
     "digits",
-    "MNIST_SHA256",
-    "MNIST_MIRRORS",
-    "download_mnist",
+    "MNIST_FILES",
+    "find",
     "read_folder",
     "mnist",
+    "mnist_folder",
     "load",
     "batches",
 ]
@@ -113,162 +110,6 @@ def _read_exactly(file: BinaryIO, count: int) -> bytearray:
     return data
 
 
-# --- Arrays that don't fit should say so ---
-
-
-def check_array(
-    name: str,
-    a: np.ndarray,
-    shape: tuple[int | str, ...],
-    why: str = "",
-    kinds: str = "fiuc",
-) -> None:
-    """Raise an error that names both shapes unless ``a`` has the expected shape and dtype.
-
-    Parameters
-    ----------
-    name : str
-        What the caller calls the array.
-    a : np.ndarray
-        The array to check.
-    shape : tuple of int or str
-        The expected shape. A number must match; a letter stands for any size but zero.
-    why : str
-        Where the expectation comes from, added to the message.
-    kinds : str
-        The permitted kinds of dtype, in NumPy's one-letter codes: f for floats, i and u for
-        integers with and without a sign, c for complex numbers.
-
-    Raises
-    ------
-    TypeError
-        ``a`` is not an array, or its dtype is of another kind.
-    ValueError
-        ``a`` has another shape, or is empty.
-
-    Examples
-    --------
-    >>> check_array("q", np.zeros((5, 3)), ("N", 4), "because W has shape (2, 4)")
-    Traceback (most recent call last):
-        ...
-    ValueError: q has shape (5, 3); expected (N, 4), because W has shape (2, 4)
-    """
-    if (
-        isinstance(a, np.ndarray)
-        and a.dtype.kind in kinds
-        and _fits(a.shape, shape)
-        and a.size
-    ):
-        return
-    expected = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-    if not isinstance(a, np.ndarray):
-        raise TypeError(
-            f"{name} is of type {type(a).__name__}; expected a NumPy array of shape {expected}"
-        )
-    if a.dtype.kind not in kinds:
-        raise TypeError(
-            f"{name} has dtype {a.dtype}; expected numbers (dtype kinds {kinds!r})"
-        )
-    if not _fits(a.shape, shape):
-        raise ValueError(
-            f"{name} has shape {a.shape}; expected {expected}{why and ', ' + why}"
-        )
-    raise ValueError(
-        f"{name} is empty: its shape is {a.shape}; expected {expected}, none zero"
-    )
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
-    """Return whether the sizes are the expected ones, where these are numbers."""
-    if shape == expected:  # without a letter: the usual case, and quickly told
-        return True
-    if len(shape) != len(expected):
-        return False
-    for n, e in zip(shape, expected, strict=True):
-        if n != e and not isinstance(e, str):
-            return False
-    return True
-
-
-def check_integer(name: str, value: int, least: int) -> int:
-    """Return ``value`` as Python's integer, which can't overflow, if it is at least ``least``.
-
-    Parameters
-    ----------
-    name : str
-        What the caller calls the number.
-    value : int
-        The number to check.
-    least : int
-        The smallest value that is allowed.
-
-    Returns
-    -------
-    int
-        The number: NumPy's own integers may have no more than eight bits.
-
-    Raises
-    ------
-    TypeError
-        ``value`` is no integer; True and False are none.
-    ValueError
-        ``value`` is too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
-    if value < least:
-        raise ValueError(f"{name} is {value}; expected an integer of at least {least}")
-    return int(value)
-
-
-def check_same_dtype(**arrays: np.ndarray) -> None:
-    """Raise unless all the arrays, given by name, share one dtype.
-
-    NumPy would convert silently, and a float32 network would compute in float64.
-
-    Parameters
-    ----------
-    **arrays : np.ndarray
-        The arrays, by the names that the message shall use.
-
-    Raises
-    ------
-    TypeError
-        Two dtypes differ; the message lists them all.
-    """
-    if len({a.dtype for a in arrays.values()}) > 1:
-        listing = ", ".join(f"{name} {a.dtype}" for name, a in arrays.items())
-        raise TypeError(
-            f"the arrays have different dtypes ({listing}): convert with .astype(...)"
-        )
-
-
-def check_labels(y: np.ndarray, N: int, K: int) -> None:
-    """Raise unless ``y`` holds N integers from 0 to K - 1.
-
-    Parameters
-    ----------
-    y : np.ndarray
-        The labels.
-    N, K : int
-        The number of images and of classes.
-
-    Raises
-    ------
-    TypeError
-        ``y`` is not an array of integers.
-    ValueError
-        Its shape is not (N,), or a label is out of range; the message names the first one.
-    """
-    check_array("y", y, (N,), "one label per image", kinds="iu")
-    wrong = np.flatnonzero((y < 0) | (y >= K))
-    if wrong.size:
-        raise ValueError(
-            f"y[{wrong[0]}] is {y[wrong[0]]}; expected labels from 0 to {K - 1} "
-            f"({wrong.size} of {N} are outside)"
-        )
-
-
 # --- From bytes to numbers from 0 to 1 ---
 
 
@@ -294,7 +135,7 @@ def scale(images: np.ndarray) -> np.ndarray:
     ValueError
         It does not have three axes, or is empty.
     """
-    check_array("images", images, ("N", "H", "W"), kinds="u")
+    check_array("images", images, ("N", "H", "W"), kind="bytes")
     return (images / np.float32(255))[:, np.newaxis]
 
 
@@ -327,7 +168,7 @@ def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
     ValueError
         It does not have one axis, is empty, or a label is out of range.
     """
-    check_array("y", y, ("N",), kinds="iu")
+    check_array("y", y, ("N",), kind="integer")
     check_labels(y, len(y), K)
     return np.eye(K, dtype=dtype)[y]
 
@@ -421,65 +262,16 @@ def digits() -> Dataset:
 # --- MNIST ---
 
 
-MNIST_SHA256 = {
-    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
 )
 
 
-def download_mnist(folder: str | os.PathLike) -> None:
-    """Fetch MNIST's missing files into ``folder``, trying each mirror, and check their SHA-256.
-
-    Parameters
-    ----------
-    folder : path-like
-        Where the files go; made if it does not exist.
-
-    Raises
-    ------
-    ImportError
-        The package pooch is not installed.
-    ConnectionError
-        No mirror gave an intact file; nothing partial is left behind.
-    """
-    missing = [name for name in MNIST_SHA256 if not _find(Path(folder), name)]
-    if not missing:
-        return
-    try:
-        import pooch
-    except ImportError as err:
-        raise ImportError(
-            "downloading needs the package pooch: pip install pooch"
-        ) from err
-    pooch.get_logger().setLevel("ERROR")
-    for name in missing:
-        _fetch(pooch, Path(folder), f"{name}.gz", f"sha256:{MNIST_SHA256[name]}")
-
-
-def _fetch(pooch: ModuleType, folder: Path, name: str, known_hash: str) -> None:
-    tried = []
-    for mirror in MNIST_MIRRORS:
-        downloader = pooch.HTTPDownloader(timeout=10)
-        try:
-            pooch.retrieve(
-                mirror + name, known_hash, name, folder, downloader=downloader
-            )
-            return
-        except (OSError, ValueError) as err:
-            tried.append(f"{mirror}: {type(err).__name__}")
-    raise ConnectionError(
-        f"{name} could not be downloaded ({'; '.join(tried)}): copy MNIST's four files "
-        f"into {folder} and call again"
-    )
-
-
-def _find(folder: Path, name: str) -> Path | None:
+def find(folder: Path, name: str) -> Path | None:
+    """Return the path of a file, or of its compressed twin, if one is there."""
     return next(
         (p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None
     )
@@ -509,12 +301,12 @@ def read_folder(folder: str | os.PathLike, name: str | None = None) -> Dataset:
         A file is damaged, or the images and labels are not equally many.
     """
     folder, arrays = Path(folder), []
-    for file in MNIST_SHA256:
-        path = _find(folder, file)
+    for file in MNIST_FILES:
+        path = find(folder, file)
         if path is None:
             raise FileNotFoundError(
                 f"{folder / file}[.gz] does not exist: expected a folder with four files, "
-                f"{', '.join(MNIST_SHA256)}"
+                f"{', '.join(MNIST_FILES)}"
             )
         arrays.append(read_idx(path, ndim=3 if "images" in file else 1))
     x_train, y_train, x_test, y_test = arrays
@@ -528,69 +320,32 @@ def read_folder(folder: str | os.PathLike, name: str | None = None) -> Dataset:
     return Dataset(name, scale(x_train), y_train, scale(x_test), y_test)
 
 
-def mnist(root: str | os.PathLike | None = None, download: bool = False) -> Dataset:
-    """Read MNIST from ``root/MNIST/raw``.
-
-    Parameters
-    ----------
-    root : path-like, optional
-        The folder that holds ``MNIST/raw``, as torchvision lays it out; by default the
-        environment variable ``CNN_DATA``, or else ``data``.
-    download : bool
-        Whether to fetch what is missing (11.6 MB).
-
-    Returns
-    -------
-    Dataset
-        Its name is ``"MNIST"``.
-
-    Raises
-    ------
-    FileNotFoundError
-        A file is missing and ``download`` is false.
-    ImportError
-        A file is missing and the package pooch, which could fetch it, too.
-    ConnectionError
-        A file is missing and could not be downloaded.
-    ValueError
-        A file is damaged, or the images and labels are not equally many.
-    """
-    root = Path(os.environ.get("CNN_DATA", "data") if root is None else root)
-    folder = root / "MNIST" / "raw"
-    if download:
-        download_mnist(folder)
+def mnist(root: str | os.PathLike | None = None) -> Dataset:
+    """Read MNIST from ``root/MNIST/raw``; ``root`` is by default ``CNN_DATA``, or else ``data``."""
+    folder = mnist_folder(root)
     try:
         return read_folder(folder, "MNIST")
     except FileNotFoundError as err:
         raise FileNotFoundError(
             f"{err}. Set CNN_DATA to the folder that holds MNIST/raw, or call "
-            "mnist(download=True)"
+            "cnn.files.mnist(download=True)"
         ) from err
 
 
-def load(root: str | os.PathLike | None = None, download: bool = False) -> Dataset:
-    """Read MNIST where it is found or can be downloaded, else the embedded digits.
+def mnist_folder(root: str | os.PathLike | None = None) -> Path:
+    """Return the folder where MNIST's files are, or would be."""
+    root = os.environ.get("CNN_DATA", "data") if root is None else root
+    return Path(root, "MNIST", "raw")
 
-    The result's ``name`` says which. A damaged file is an error, not a reason to fall back.
 
-    Parameters
-    ----------
-    root, download
-        As for ``mnist``.
+def load(root: str | os.PathLike | None = None) -> Dataset:
+    """Read MNIST where it is found, else the embedded digits; the result's ``name`` says which.
 
-    Returns
-    -------
-    Dataset
-        Its name is ``"MNIST"`` or ``"digits"``.
-
-    Raises
-    ------
-    ValueError
-        A file is there but damaged, or the images and labels are not equally many.
+    A damaged file is an error, not a reason to fall back.
     """
     try:
-        return mnist(root, download)
-    except (FileNotFoundError, ConnectionError, ImportError):
+        return mnist(root)
+    except FileNotFoundError:
         return digits()
 
 

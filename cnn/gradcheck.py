@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .data import check_array
+from .shapes import check_array
 
 __all__ = [
     "numerical_gradient",
@@ -68,7 +68,7 @@ def numerical_gradient(
 
 def _check_theta(theta: np.ndarray, h: float) -> None:
     """Raise unless ``theta`` is a float64 array, none of its sizes zero, and ``h`` positive."""
-    check_array("theta", theta, np.shape(theta), kinds="f")
+    check_array("theta", theta, np.shape(theta), kind="real float")
     if theta.dtype != np.float64:
         raise TypeError(
             f"theta has dtype {theta.dtype}; expected float64, because a difference of float32 "
@@ -197,7 +197,7 @@ def check_gradient(
     >>> check_gradient(lambda theta: np.sum(theta**2), theta, 2 * theta) < 1e-9
     True
     """
-    check_array("theta", theta, np.shape(theta), kinds="f")
+    check_array("theta", theta, np.shape(theta), kind="real float")
     check_array("dtheta", dtheta, np.shape(theta), "the shape of theta")
     estimate = numerical_gradient(f, theta)
     if not estimate.any() and not dtheta.any():

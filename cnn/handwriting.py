@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import check_array, check_integer
+from .shapes import check_array, check_integer
 
 __all__ = [
     "LARGEST",
@@ -172,7 +172,7 @@ def ink(grey: np.ndarray) -> np.ndarray:
 
 
 def _check_picture_array(name: str, a: np.ndarray) -> None:
-    check_array(name, a, ("H", "W"), kinds="f")
+    check_array(name, a, ("H", "W"), kind="real float")
     if not (a.min() >= 0 and a.max() <= 1):
         raise ValueError(
             f"{name} runs from {a.min():.4g} to {a.max():.4g}; expected values from 0 to 1: "
@@ -251,7 +251,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     ValueError
         ``image`` does not have two axes, or ``size`` not two numbers of at least 1.
     """
-    check_array("image", image, ("H", "W"), kinds="fiu")
+    check_array("image", image, ("H", "W"), kind="real")
     if not isinstance(size, tuple | list) or len(size) != 2:
         raise ValueError(f"size is {size!r}; expected two integers (height, width)")
     for n in size:
@@ -292,7 +292,7 @@ def center_of_mass(image: np.ndarray) -> tuple[float, float]:
     ValueError
         It does not have two axes, or a value is negative or not finite, or all are zero.
     """
-    check_array("image", image, ("H", "W"), kinds="fiu")
+    check_array("image", image, ("H", "W"), kind="real")
     m = image.sum(dtype=np.float64)
     if not (image.min() >= 0 and 0 < m < np.inf):
         raise ValueError(

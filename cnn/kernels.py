@@ -13,11 +13,9 @@ import numpy as np
 
 from .correlation import Geometry, Padding, check_conv, geometry
 from .correlation_grad import check_conv_backward
-from .data import check_array, check_same_dtype
-from .dense import check_linear
-from .im2col import empty
 from .losses import cross_entropy_and_gradient
-from .optimizers import adam_update, check_adam
+from .optimizers import adam_update
+from .shapes import check_array, check_same_dtype
 
 __all__ = [
     "conv2d_compiled",
@@ -223,7 +221,7 @@ def _plain(a: np.ndarray) -> np.ndarray:
     """
     if a.flags.carray:
         return a
-    copy = empty(a.shape, a.dtype)
+    copy = np.empty(a.shape, a.dtype)
     np.copyto(copy, a)
     return copy
 
@@ -233,7 +231,7 @@ _ALONE = 2**15  # fewer numbers than these are not worth waking a second core
 
 def _turned(a: np.ndarray) -> np.ndarray:
     """Return the transpose of a matrix, contiguous."""
-    out = empty(a.shape[::-1], a.dtype)
+    out = np.empty(a.shape[::-1], a.dtype)
     if a.size < _ALONE:
         np.copyto(out, a.T)
     else:
@@ -302,8 +300,8 @@ def conv2d_compiled(
     (C_out, C_in, f_h, f_w), N = W.shape, len(x)
     g = geometry(x.shape[2:], (f_h, f_w), stride, padding, dilation)
     rows, columns, start, offset = _taps(C_in, f_h, f_w, g, N)
-    X = empty((C_in, rows, g.s, columns, N), x.dtype)
-    z = empty((C_out, g.h_out, g.w_out, N), x.dtype)
+    X = np.empty((C_in, rows, g.s, columns, N), x.dtype)
+    z = np.empty((C_out, g.h_out, g.w_out, N), x.dtype)
     _convolve(z, X, _by_pixel(x), g.top, g.left, start, offset, _plain(W), _plain(b))
     return z.transpose(3, 0, 1, 2)
 
@@ -485,8 +483,8 @@ def conv2d_compiled_backward(
     (C_out, C_in, f_h, f_w), N = W.shape, len(x)
     dz = _batch_last(dz)
     rows, columns, start, offset = _taps(C_in, f_h, f_w, g, N)
-    X = empty((C_in, rows, g.s, columns, N), x.dtype)
-    dW, db = empty(W.shape, W.dtype), empty(C_out, W.dtype)
+    X = np.empty((C_in, rows, g.s, columns, N), x.dtype)
+    dW, db = np.empty(W.shape, W.dtype), np.empty(C_out, W.dtype)
     _blame_filters(dW, db, dz, X, _by_pixel(x), g.top, g.left, start, offset)
     dx = _input_gradient(dz, W, x.shape, g) if input_gradient else None
     return dx, dW, db
@@ -507,8 +505,8 @@ def _input_gradient(
     """Return dx, all classes of pixels in one go."""
     N, C_in, *size = shape
     (top, left), rows, columns, *lists = _classes(W.shape, tuple(size), g, N)
-    D = empty((len(W), rows, 1, columns, N), dz.dtype)
-    dx = empty((C_in, *size, N), dz.dtype)
+    D = np.empty((len(W), rows, 1, columns, N), dz.dtype)
+    dx = np.empty((C_in, *size, N), dz.dtype)
     _blame_pixels(dx, D, dz, top, left, _plain(W), *lists, g.s)
     return dx.transpose(3, 0, 1, 2)
 
@@ -664,11 +662,8 @@ def linear_compiled(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     ValueError
         The shapes do not fit, or one of them holds a zero.
     """
-    check_linear(q, W)
-    check_array("b", b, (len(W),), f"because W has shape {W.shape}")
-    check_same_dtype(q=q, W=W, b=b)
     _check_dtype(q)
-    z = empty((len(q), len(W)), q.dtype)
+    z = np.empty((len(q), len(W)), q.dtype)
     _dense(z, _batch_first(q), _plain(W), _plain(b))
     return z
 
@@ -717,14 +712,10 @@ def linear_compiled_backward(
     ValueError
         The shapes do not fit, or one of them holds a zero.
     """
-    check_linear(q, W)
-    expected = (len(q), len(W))
-    check_array("dz", dz, expected, f"because q has shape {q.shape} and W {W.shape}")
-    check_same_dtype(dz=dz, q=q, W=W)
     _check_dtype(q)
-    dW, db = empty(W.shape, W.dtype), empty(len(W), W.dtype)
-    dq = empty(q.shape if input_gradient else (0, 0), q.dtype)
-    second = empty(dq.shape if len(W) >= 2 * len(q) else (0, 0), q.dtype)
+    dW, db = np.empty(W.shape, W.dtype), np.empty(len(W), W.dtype)
+    dq = np.empty(q.shape if input_gradient else (0, 0), q.dtype)
+    second = np.empty(dq.shape if len(W) >= 2 * len(q) else (0, 0), q.dtype)
     dz, q = _plain(dz), _batch_first(q)
     _dense_backward(dq, second, dW, db, dz, _turned(dz), q, _plain(W))
     return dq if input_gradient else None, dW, db
@@ -801,7 +792,7 @@ def relu_compiled(z: np.ndarray) -> np.ndarray:
     ValueError
         ``z`` is empty.
     """
-    check_array("z", z, np.shape(z), kinds="fc")
+    check_array("z", z, np.shape(z), kind="float")
     _check_dtype(z)
     q = _like(z)
     fill = _relu if z.size >= _ALONE else _relu_piece
@@ -833,8 +824,8 @@ def relu_compiled_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
     ValueError
         The shapes differ, or the arrays are empty.
     """
-    check_array("q", q, np.shape(q), kinds="fc")
-    check_array("dq", dq, q.shape, "the shape of q", kinds="fc")
+    check_array("q", q, np.shape(q), kind="float")
+    check_array("dq", dq, q.shape, "the shape of q", kind="float")
     check_same_dtype(dq=dq, q=q)
     _check_dtype(q)
     dz = _like(q)
@@ -846,7 +837,7 @@ def relu_compiled_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
 def _like(a: np.ndarray) -> np.ndarray:
     """Return an array with arbitrary contents, its axes in memory in the order of ``a``'s."""
     order, back = _axes(a.strides)
-    return empty(tuple([a.shape[axis] for axis in order]), a.dtype).transpose(back)
+    return np.empty(tuple([a.shape[axis] for axis in order]), a.dtype).transpose(back)
 
 
 @functools.lru_cache(256)
@@ -931,13 +922,13 @@ def cross_entropy_compiled(
     FloatingPointError
         A score is NaN or infinite; the message names the first one.
     """
-    check_array("z", z, ("N", "K"), kinds="fc")
+    check_array("z", z, ("N", "K"), kind="float")
     _check_dtype(z)
-    check_array("y", y, (len(z),), "one label per image", kinds="iu")
-    dz, labels = empty(z.shape, z.dtype), y.astype(np.int64, copy=False)
+    check_array("y", y, (len(z),), "one label per image", kind="integer")
+    dz, labels = np.empty(z.shape, z.dtype), y.astype(np.int64, copy=False)
     J, in_order = _cross_entropy(dz, _plain(z), _plain(labels))
     if not in_order:
-        return cross_entropy_and_gradient(z, y)
+        return cross_entropy_and_gradient.behind(z, y)
     return z.dtype.type(J), dz
 
 
@@ -971,7 +962,6 @@ def adam_compiled(
     g: np.ndarray,
     m: np.ndarray,
     v: np.ndarray,
-    scratch: np.ndarray,
     t: int,
     gamma: float,
     betas: tuple[float, float],
@@ -1002,11 +992,9 @@ def adam_compiled(
     ValueError
         The shapes differ.
     """
-    check_adam(theta, g, m, v)
-    _check_dtype(theta)
     if not (theta.flags.carray and m.flags.carray and v.flags.carray):
         # not in one piece
-        adam_update(theta, g, m, v, scratch, t, gamma, betas, eps)
+        adam_update(theta, g, m, v, t, gamma, betas, eps)
         return
     number, (beta1, beta2) = theta.dtype.type, betas
     factors = (1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, gamma / (1 - beta1**t))

@@ -17,13 +17,11 @@ from .activations import (
     tanh,
     tanh_backward,
 )
-from .data import check_array, check_same_dtype
 from .dense import linear, linear_backward
+from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
     "Layer",
-    "twins",
-    "fastest",
     "uniform_params",
     "Linear",
     "ReLU",
@@ -64,52 +62,21 @@ class Layer:
         self._seen: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Compute the layer's output, and remember what ``backward`` will need.
-
-        Parameters
-        ----------
-        x : np.ndarray
-            The inputs, images along the first axis; dtype as the parameters.
-
-        Returns
-        -------
-        np.ndarray
-            The outputs, as many images.
-        """
+        """Compute the layer's output, and remember what ``backward`` will need."""
         raise NotImplementedError
 
     def backward(
         self, dy: np.ndarray, *, input_gradient: bool = True
     ) -> np.ndarray | None:
-        """Turn the gradient by the output into the one by the input, and fill ``grads``.
+        """Turn the gradient of the output into the one of the input, and fill ``grads``.
 
-        It belongs to the latest ``forward``; the parameters must not have changed in between.
-
-        Parameters
-        ----------
-        dy : np.ndarray
-            The gradient of the cost by the output of the latest ``forward``, shape as that.
-        input_gradient : bool
-            Whether the gradient by the input is wanted. Where it is not, a layer may save
-            itself the work and return None.
-
-        Returns
-        -------
-        np.ndarray or None
-            The gradient of the cost by the input, shape as the input.
-
-        Raises
-        ------
-        RuntimeError
-            There was no ``forward`` yet.
+        It belongs to the latest ``forward``. Where ``input_gradient`` is false, a layer may save
+        itself the work and return None.
         """
         raise NotImplementedError
 
     def modules(self) -> Iterator["Layer"]:
-        """Yield this layer, then the layers that it is made of, and those inside them.
-
-        They are looked for among the layer's attributes, and in lists and tuples there.
-        """
+        """Yield this layer, then those among its attributes and in lists there, and so on."""
         yield self
         for value in vars(self).values():
             for a in value if isinstance(value, list | tuple) else [value]:
@@ -117,29 +84,11 @@ class Layer:
                     yield from a.modules()
 
     def train(self, mode: bool = True) -> Self:
-        """Tell this layer and all inside it that the network is going to be trained.
-
-        Parameters
-        ----------
-        mode : bool
-            True to train; False to use the network, as after ``eval``.
-
-        Returns
-        -------
-        Layer
-            The layer itself.
-
-        Raises
-        ------
-        TypeError
-            ``mode`` is neither True nor False.
-        """
+        """Tell this layer and all inside it that the network is going to be trained."""
         if not isinstance(mode, bool):
             raise TypeError(f"mode is {mode!r:.60}; expected True or False")
-        self.training = mode
         for layer in self.modules():
-            if layer is not self:
-                layer.train(mode)
+            layer.training = mode
         return self
 
     def eval(self) -> Self:
@@ -160,60 +109,15 @@ class Layer:
         return self._seen
 
 
-twins: dict[Callable, Callable] = {}
-
-
-def fastest(function: Callable) -> Callable:
-    """Return the faster twin of a function, or the function itself where none is known.
-
-    Parameters
-    ----------
-    function : callable
-        A function of this book, such as ``linear``.
-
-    Returns
-    -------
-    callable
-        A function that takes the same arguments and returns the same results, up to rounding.
-
-    Raises
-    ------
-    TypeError
-        ``function`` is not hashable, and so no function.
-    """
-    return twins.get(function, function)
-
-
 # --- The dense layer ---
 
 
 def uniform_params(
     shape: tuple[int, ...], rng: np.random.Generator, dtype: type = np.float32
 ) -> dict[str, np.ndarray]:
-    """Draw a weight and its bias, as PyTorch's layers do by default.
+    """Draw a weight of this shape and its bias, as PyTorch's layers do by default.
 
     Implements {eq}`eq:uniform-params`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The weight's shape: (M_out, M_in) or (C_out, C_in, f_h, f_w).
-    rng : np.random.Generator
-        Where the random numbers come from.
-    dtype : type
-        The parameters' dtype.
-
-    Returns
-    -------
-    dict of str to np.ndarray
-        ``"weight"`` of the given shape and ``"bias"`` of shape (M_out,) or (C_out,).
-
-    Raises
-    ------
-    TypeError
-        ``dtype`` is no floating-point dtype.
-    ValueError
-        A size is below 1.
     """
     if min(shape) < 1:
         raise ValueError(
@@ -259,7 +163,7 @@ class Linear(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Turn inputs of shape (N, M_in) into outputs of shape (N, M_out)."""
-        z = fastest(linear)(x, self.params["weight"], self.params["bias"])
+        z = linear(x, self.params["weight"], self.params["bias"])
         self._seen = x
         return z
 
@@ -267,7 +171,7 @@ class Linear(Layer):
         self, dy: np.ndarray, *, input_gradient: bool = True
     ) -> np.ndarray | None:
         """Return the gradient by the input, or None; fill ``grads`` with dW and db."""
-        dx, dW, db = fastest(linear_backward)(
+        dx, dW, db = linear_backward(
             dy, self._recall(), self.params["weight"], input_gradient
         )
         self.grads = {"weight": dW, "bias": db}
@@ -289,14 +193,14 @@ class _Activation(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Apply the function to every entry, and remember the output."""
         function, _ = self._pair
-        q = fastest(function)(x)
+        q = function(x)
         self._seen = q
         return q
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
         _, function_backward = self._pair
-        return fastest(function_backward)(dy, self._recall())
+        return function_backward(dy, self._recall())
 
 
 class ReLU(_Activation):
@@ -320,29 +224,12 @@ class Tanh(_Activation):
 # --- Flatten ---
 
 
+@shapes("x (N, ...)")
 def rows(x: np.ndarray) -> np.ndarray:
     """Lay each image out as one row: (N, C, H, W) becomes (N, C·H·W).
 
     Implements {eq}`eq:flatten`.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        The images, N along the first axis.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (N, M): a view of ``x`` where the memory's order allows one.
-
-    Raises
-    ------
-    TypeError
-        ``x`` is no array of numbers.
-    ValueError
-        ``x`` is empty.
     """
-    check_array("x", x, ("N", *np.shape(x)[1:]))
     return x.reshape(len(x), -1)
 
 
@@ -351,7 +238,7 @@ class Flatten(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Join all axes but the first."""
-        q = fastest(rows)(x)
+        q = rows(x)
         self._seen = x
         return q
 
@@ -368,24 +255,7 @@ class Flatten(Layer):
 def check_state(
     state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> None:
-    """Raise unless ``state`` has the names, shapes and dtypes of ``expected``, and finite numbers.
-
-    Parameters
-    ----------
-    state : mapping of str to np.ndarray
-        What somebody wants to load.
-    expected : mapping of str to np.ndarray
-        What it is to replace.
-
-    Raises
-    ------
-    KeyError
-        A name is missing or unknown; the message lists both.
-    TypeError
-        A value is not an array, or has another dtype.
-    ValueError
-        An array has another shape, or holds NaN or infinity.
-    """
+    """Raise unless ``state`` has the names, shapes and dtypes of ``expected``, and finite numbers."""
     missing = sorted(expected.keys() - state.keys())
     unknown = sorted(state.keys() - expected.keys())
     if missing or unknown:

@@ -18,8 +18,8 @@ from .correlation import (
     windows,
 )
 from .correlation_grad import crop
-from .data import check_array, check_integer, check_same_dtype
 from .network import Layer
+from .shapes import check_array, check_integer, check_same_dtype
 
 __all__ = [
     "pool_geometry",
@@ -166,7 +166,7 @@ def max_pool2d(
     ValueError
         ``x`` does not have four axes, or as in ``pool_geometry``.
     """
-    check_array("x", x, ("N", "C", "H", "W"), kinds="fiu")
+    check_array("x", x, ("N", "C", "H", "W"), kind="real")
     f_h, f_w, g = pool_geometry(x.shape[2:], kernel_size, stride, padding, ceil_mode)
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     V = windows(_surround(x, lowest, g), f_h, f_w, g)
@@ -238,8 +238,8 @@ def max_pool2d_backward(
         The shapes do not fit, or ``winners`` holds a number that is no place of the window.
     """
     where = (kernel_size, stride, padding, ceil_mode)
-    f_h, f_w, g = _check_backward(dy, x, where, kinds="fiu")
-    check_array("winners", winners, dy.shape, "the shape of dy", kinds="iu")
+    f_h, f_w, g = _check_backward(dy, x, where, kind="real")
+    check_array("winners", winners, dy.shape, "the shape of dy", kind="integer")
     if winners.min() < 0 or winners.max() >= f_h * f_w:
         raise ValueError(
             f"winners holds numbers from {winners.min()} to {winners.max()}; expected places "
@@ -310,7 +310,7 @@ def avg_pool2d(
     ValueError
         ``x`` does not have four axes, or as in ``pool_geometry``.
     """
-    check_array("x", x, ("N", "C", "H", "W"), kinds="fc")
+    check_array("x", x, ("N", "C", "H", "W"), kind="float")
     where = (kernel_size, stride, padding, ceil_mode)
     f_h, f_w, g = pool_geometry(x.shape[2:], *where)
     counts = window_counts(x.shape[2:], *where, count_include_pad).astype(x.dtype)
@@ -353,7 +353,7 @@ def avg_pool2d_backward(
         The shapes do not fit, or as in ``pool_geometry``.
     """
     where = (kernel_size, stride, padding, ceil_mode)
-    f_h, f_w, g = _check_backward(dy, x, where, kinds="fc")
+    f_h, f_w, g = _check_backward(dy, x, where, kind="float")
     counts = window_counts(x.shape[2:], *where, count_include_pad).astype(x.dtype)
     return _add_back(repeat(dy / counts, f_h * f_w), x, f_h, f_w, g)
 
@@ -518,7 +518,7 @@ class GlobalAvgPool2d(Layer):
 
         Implements {eq}`eq:pool-global`.
         """
-        check_array("x", x, ("N", "C", "H", "W"), kinds="fc")
+        check_array("x", x, ("N", "C", "H", "W"), kind="float")
         self._seen = x
         return x.mean(axis=(2, 3), keepdims=True)
 

@@ -12,13 +12,15 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from .batchnorm import BatchNorm1d, BatchNorm2d
 from .conv import Conv2d
 from .correlation import padding_sides
-from .data import Dataset, batches, check_array, check_integer
-from .mnist import SEED, epochs_for, prepare
+from .data import Dataset, batches
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .regularization import BatchNorm1d, BatchNorm2d, Dropout
+from .recipes import SEED, epochs_for, prepare
+from .regularization import Dropout
+from .shapes import check_array, check_integer
 from .training import History, progress_bar
 
 __all__ = ["twin", "weights_from", "best_device", "Batches", "Trainer", "train_twin"]
@@ -210,7 +212,7 @@ class Batches:
         rng: np.random.Generator | None = None,
     ) -> None:
         check_array("x", x, ("N", *np.shape(x)[1:]))
-        check_array("y", y, (len(x),), f"because x has shape {x.shape}", kinds="iu")
+        check_array("y", y, (len(x),), f"because x has shape {x.shape}", kind="integer")
         check_integer("batch_size", batch_size, 1)
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise TypeError(

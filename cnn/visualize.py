@@ -6,9 +6,10 @@ Exported from book/21-visualize.ipynb: edit the chapter and run `make export`.
 import numpy as np
 
 from .correlation import output_size
-from .data import check_array, check_integer, check_labels, one_hot
+from .data import one_hot
 from .losses import softmax
 from .network import Sequential
+from .shapes import check_array, check_integer, check_labels
 from .training import in_use
 
 __all__ = [
@@ -133,7 +134,7 @@ def occlusion(
         ``x`` is empty or does not fit the network, ``y`` does not fit ``x``, a class is out of
         range, or the patch is larger than the image.
     """
-    check_array("x", x, ("N", "C", "H", "W"), kinds="f")
+    check_array("x", x, ("N", "C", "H", "W"), kind="real float")
     check_integer("size", size, 1)
     check_integer("stride", stride, 1)
     if size > min(x.shape[2:]):
@@ -184,7 +185,7 @@ def confusion_matrix(
         An argument is no array of integers, the lengths differ, or a class is out of range.
     """
     check_integer("num_classes", num_classes, 1)
-    check_array("y", y, ("N",), kinds="iu")
+    check_array("y", y, ("N",), kind="integer")
     check_array("answers", answers, y.shape, f"because y has shape {y.shape}", "iu")
     check_labels(y, len(y), num_classes)
     if not 0 <= answers.min() <= answers.max() < num_classes:
@@ -222,7 +223,7 @@ def most_confident_mistakes(P: np.ndarray, y: np.ndarray) -> np.ndarray:
         ``P`` is no array of floating-point numbers, ``y`` does not fit it, or holds a class out
         of range.
     """
-    check_array("P", P, ("N", "K"), kinds="f")
+    check_array("P", P, ("N", "K"), kind="real float")
     check_labels(y, *P.shape)
     wrong = np.flatnonzero(P.argmax(axis=1) != y)
     return wrong[np.argsort(-P.max(axis=1)[wrong], kind="stable")]

@@ -27,15 +27,8 @@ from test_layers import (
 )
 
 from cnn.activations import relu, relu_backward
-from cnn.conv import (
-    FAST,
-    IMPLEMENTATIONS,
-    SMALL,
-    Conv2d,
-    conv2d,
-    conv2d_backward,
-    use,
-)
+from cnn.backend import FAST, SMALL, use
+from cnn.conv import IMPLEMENTATIONS, Conv2d, conv2d, conv2d_backward
 from cnn.correlation import geometry, pad, windows
 from cnn.correlation_grad import (
     conv2d_correlation_backward,
@@ -53,7 +46,7 @@ from cnn.kernels import (
     rows_compiled,
 )
 from cnn.losses import cross_entropy_and_gradient, cross_entropy_backward
-from cnn.network import Flatten, Linear, ReLU, Sequential, fastest, rows, twins
+from cnn.network import Flatten, Linear, ReLU, Sequential, rows
 from cnn.optimizers import Adam, adam_update
 
 needs_numba = pytest.mark.skipif(not FAST, reason="Numba is not installed")
@@ -680,9 +673,10 @@ import sys
 sys.modules["numba"] = None
 import numpy as np
 import cnn
-from cnn.conv import FAST, SMALL, Conv2d, conv2d, conv2d_backward, use
+from cnn.backend import FAST, SMALL, use
+from cnn.conv import Conv2d, conv2d, conv2d_backward
 from cnn.correlation import conv2d_loops
-from cnn.network import twins
+
 
 assert not FAST and not twins
 rng = np.random.default_rng(0)
@@ -726,7 +720,7 @@ BROKEN = """
 import warnings
 import numpy as np
 import cnn
-from cnn.conv import use
+from cnn.backend import use
 
 rng = np.random.default_rng(0)
 x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)
@@ -757,7 +751,7 @@ FORKED = """
 import os
 import numpy as np
 import cnn
-from cnn.conv import use
+from cnn.backend import use
 
 rng = np.random.default_rng(0)
 net = cnn.deep_cnn(rng=rng)

@@ -23,17 +23,15 @@ from sklearn.datasets import load_digits
 
 from cnn import data as data_module
 from cnn.data import (
-    MNIST_SHA256,
     Dataset,
     batches,
     digits,
-    load,
-    mnist,
     one_hot,
     read_folder,
     read_idx,
     scale,
 )
+from cnn.files import MNIST_SHA256, load, mnist
 
 IMAGES, LABELS = bytes([0, 0, 8, 3]), bytes([0, 0, 8, 1])
 

@@ -27,17 +27,8 @@ from test_layers import (
 
 from cnn.correlation import conv2d_loops, geometry
 from cnn.correlation_grad import conv2d_loops_backward, crop
-from cnn.im2col import (
-    choose,
-    col2im,
-    conv2d_bands,
-    conv2d_bands_backward,
-    conv2d_im2col,
-    conv2d_im2col_backward,
-    cost,
-    empty,
-    im2col,
-)
+from cnn.bands import choose, conv2d_bands, conv2d_bands_backward
+from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 
 module = sys.modules["cnn.im2col"]  # where a function of the same name does not hide it
 RESULTS = ("z", "dx", "dW", "db")

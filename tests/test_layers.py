@@ -23,7 +23,8 @@ from cnn.activations import (
     tanh,
     tanh_backward,
 )
-from cnn.conv import SMALL, Conv2d, use
+from cnn.backend import SMALL, use
+from cnn.conv import Conv2d
 from cnn.dense import linear, linear_backward
 from cnn.losses import (
     cross_entropy,

@@ -10,16 +10,15 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from cnn.data import digits
-from cnn.mnist import (
+from cnn.checkpoint import train
+from cnn.files import load_weights, save_weights
+from cnn.recipes import (
     MODELS,
     RECIPES,
     epochs_for,
-    load_weights,
     plot_curves,
     prepare,
     probabilities,
-    save_weights,
-    train,
 )
 from cnn.models import count_parameters, deep_cnn, output_shapes, simple_cnn, summary
 from cnn.network import Sequential

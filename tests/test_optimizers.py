@@ -14,15 +14,8 @@ import torch
 from cnn.conv import Conv2d
 from cnn.models import deep_cnn, simple_cnn
 from cnn.network import Flatten, Linear, ReLU, Sequential
-from cnn.optimizers import (
-    SGD,
-    Adam,
-    ExponentialDecay,
-    Optimizer,
-    fans,
-    kaiming_normal_,
-    xavier_normal_,
-)
+from cnn.initialization import fans, kaiming_normal_, xavier_normal_
+from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
 from cnn.training import train_step
 
 Params = dict[str, np.ndarray]

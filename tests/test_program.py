@@ -18,10 +18,13 @@ from threadpoolctl import threadpool_limits
 import cnn
 import cnn.__main__ as program
 from cnn.__main__ import main
-from cnn.data import MNIST_SHA256, digits
-from cnn.mnist import load_weights, prepare, save_weights
+from cnn.data import digits
+from cnn.files import MNIST_SHA256
+from cnn.files import load_weights, save_weights
+from cnn.recipes import prepare
 from cnn.optimizers import Adam
-from cnn.training import History, evaluate, load_arrays
+from cnn.files import load_arrays
+from cnn.training import History, evaluate
 
 ROOT = Path(cnn.__file__).parents[1]
 RESULTS = {"checkpoint.npz", "curves.png", "history.json", "weights.safetensors"}

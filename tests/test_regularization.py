@@ -29,18 +29,17 @@ from cnn.conv import Conv2d
 from cnn.gradcheck import complex_step_gradient, relative_error
 from cnn.network import Flatten, Layer, Linear, ReLU, Sequential
 from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
-from cnn.regularization import (
-    AdamW,
+from cnn.batchnorm import (
     BatchNorm1d,
     BatchNorm2d,
-    Dropout,
     batch_norm,
     batch_norm_backward,
-    dropout,
-    dropout_backward,
     moments,
 )
-from cnn.training import History, evaluate, fit, save_arrays, train_step
+from cnn.regularization import AdamW, Dropout, dropout, dropout_backward
+from cnn.checkpoint import fit
+from cnn.files import save_arrays
+from cnn.training import History, evaluate, train_step
 
 
 def rng(seed: int = 0) -> np.random.Generator:

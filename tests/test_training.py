@@ -20,7 +20,9 @@ from cnn.data import Dataset
 from cnn.losses import cross_entropy, error_rate
 from cnn.network import Flatten, Linear, ReLU, Sequential
 from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
-from cnn.training import History, evaluate, fit, load_arrays, replace_file, save_arrays
+from cnn.checkpoint import fit
+from cnn.files import load_arrays, replace_file, save_arrays
+from cnn.training import History, evaluate
 
 Arrays = dict[str, np.ndarray]
 

@@ -3,20 +3,18 @@
 Exported from book/19-mnist.ipynb: edit the chapter and run `make export`.
 """
 
-import itertools
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import Dataset, check_array, check_integer
+from .data import Dataset
 from .losses import softmax
 from .models import deep_cnn, simple_cnn
 from .network import Sequential
 from .optimizers import Adam, ExponentialDecay
-from .training import History, fit, in_use, replace_file
+from .shapes import check_array, check_integer
+from .training import History, fit, in_use
 
 __all__ = [
     "SEED",
@@ -28,8 +26,6 @@ __all__ = [
     "train",
     "plot_curves",
     "probabilities",
-    "save_weights",
-    "load_weights",
 ]
 
 
@@ -122,61 +118,27 @@ def train(
     *,
     epochs: int | None = None,
     seed: int = SEED,
-    checkpoint: str | os.PathLike | None = None,
+    fit: Callable[..., History] = fit,
 ) -> tuple[Sequential, History]:
-    """Train a network: batches of 100 images, a test every 100 iterations.
-
-    Parameters
-    ----------
-    data : Dataset
-        What to learn from and what to test on: images of 28×28 pixels, any number of classes.
-    model, recipe, seed
-        As for ``prepare``.
-    epochs : int, optional
-        How many times each image is seen; by default ``epochs_for(data)``.
-    checkpoint : path-like, optional
-        A file written at each test; where it exists, training goes on from it.
-
-    Returns
-    -------
-    net : Sequential
-        The trained network.
-    history : History
-        Losses, test results and times.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The data are not what they should be, an argument is out of range, or the checkpoint is
-        damaged or belongs to another run.
-    FloatingPointError
-        The cost became NaN or infinite.
-    """
+    """Train a network: batches of 100 images, a test every 100 iterations."""
     check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
     net, optimizer, order = prepare(
         model, recipe, seed=seed, num_classes=data.num_classes
     )
-    if epochs is None:
-        epochs = epochs_for(data)
-    return net, fit(
-        net, optimizer, data, epochs=epochs, rng=order, checkpoint=checkpoint
-    )
+    epochs = epochs_for(data) if epochs is None else epochs
+    return net, fit(net, optimizer, data, epochs=epochs, rng=order)
 
 
 # --- The runs ---
 
 
-def plot_curves(
-    histories: Mapping[str, History], path: str | os.PathLike | None = None
-) -> "Figure":
+def plot_curves(histories: Mapping[str, History]) -> "Figure":
     """Draw the losses on a logarithmic scale and, below, the error rate on the test set.
 
     Parameters
     ----------
     histories : mapping of str to History
         What ``fit`` returned, by the name that the run has in the legend.
-    path : path-like, optional
-        Where to save the picture; the name's ending says in which format.
 
     Returns
     -------
@@ -208,9 +170,6 @@ def plot_curves(
     above.set_ylabel("cross-entropy\n(thin: training, thick: test)")
     above.legend()
     below.set(xlabel="iteration", ylabel="test error in %", ylim=(0, None))
-    if path is not None:
-        ending = Path(path).suffix.removeprefix(".") or "png"
-        replace_file(path, lambda file: figure.savefig(file, format=ending))
     return figure
 
 
@@ -250,91 +209,3 @@ def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.n
                 for start in range(0, len(x), batch_size)
             ]
         )
-
-
-# --- Keeping the weights ---
-
-
-def save_weights(path: str | os.PathLike, net: Sequential) -> None:
-    """Write a network's weights as a safetensors file, which PyTorch's users can read as well.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to make or to replace; it is never half written.
-    net : Sequential
-        The network.
-
-    Raises
-    ------
-    ImportError
-        The package safetensors is not installed.
-    """
-    from safetensors.numpy import save
-
-    state = {name: np.ascontiguousarray(a) for name, a in net.state_dict().items()}
-    replace_file(path, lambda file: file.write(save(state)))
-
-
-def load_weights(path: str | os.PathLike) -> Sequential:
-    """Read one of the two networks, with its weights, from a safetensors file.
-
-    Which network it is, with how many classes, with dropout or without, is told by the names and
-    shapes of the arrays: a file that PyTorch's twin has written will do.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    Sequential
-        The network, in training mode.
-
-    Raises
-    ------
-    ImportError
-        The package safetensors is not installed.
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file is damaged or holds another network; the message names it.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        state = load(Path(path).read_bytes())
-    except (SafetensorError, KeyError, TypeError, ValueError) as err:
-        raise ValueError(f"{path} is no safetensors file of weights: {err}") from err
-    net = _network_of(state)
-    if net is None:
-        shapes = {name: a.shape for name, a in state.items()}
-        raise ValueError(
-            f"{path} holds {shapes!s:.200}; expected the float32 or float64 weights of one of the "
-            "two networks, simple or deep"
-        )
-    try:
-        net.load_state_dict(state)
-    except ValueError as err:  # NaN or infinity
-        raise ValueError(f"{path}: {err}") from err
-    return net
-
-
-def _network_of(state: Mapping[str, np.ndarray]) -> Sequential | None:
-    """Return a network that has arrays of these names, shapes and dtype, or None."""
-    shapes = {name: a.shape for name, a in state.items()}
-    dtypes = {a.dtype for a in state.values()}
-    if dtypes not in ({np.dtype("f4")}, {np.dtype("f8")}):
-        return None
-    # the last layer has 200 inputs: how many outputs it has is read from the file
-    outputs = {shape[0] for shape in shapes.values() if shape[1:] == (200,)}
-    how = {"rng": np.random.default_rng(0), "dtype": dtypes.pop().type}
-    for make, recipe in itertools.product(MODELS.values(), RECIPES.values()):
-        dropout = recipe[1]
-        for num_classes in outputs - {0}:
-            net = make(num_classes=num_classes, dropout=dropout, **how)
-            if {name: a.shape for name, a in net.params.items()} == shapes:
-                return net
-    return None

@@ -1,0 +1,290 @@
+"""Stopping and going on.
+
+Exported from book/28-checkpoint.ipynb: edit the chapter and run `make export`.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from . import recipes, training
+from .data import Dataset, batches
+from .files import history_from, load_arrays, save_arrays
+from .network import Sequential, check_state
+from .optimizers import Optimizer
+from .recipes import SEED
+from .training import History, check_run, evaluate, loop, train_step
+
+__all__ = ["iterations", "identify", "save", "resume", "fit", "train"]
+
+
+# --- Going on after Ctrl-C ---
+
+
+def iterations(
+    N: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    total: int,
+    done: int = 0,
+    shuffled: dict | None = None,
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
+
+    An epoch that was begun is dealt again, in the order that it got from the state ``shuffled``,
+    and its first batches are skipped.
+
+    With each batch goes the generator's state before this epoch was shuffled.
+    """
+    t, per_epoch = done, math.ceil(N / batch_size)
+    while t < total:
+        skip, now = t % per_epoch, rng.bit_generator.state
+        if skip:
+            rng.bit_generator.state = shuffled
+        shuffled = rng.bit_generator.state
+        epoch = list(batches(N, batch_size, rng))
+        if skip:  # somebody else may have drawn from it since the shuffle
+            rng.bit_generator.state = now
+        for i in epoch[skip:]:
+            t += 1
+            yield i, shuffled
+
+
+def identify(
+    net: Sequential,
+    optimizer: Optimizer,
+    data: Dataset,
+    rng: np.random.Generator,
+    **counts: int,
+) -> dict[str, str]:
+    """Say what makes this run this run; two runs with the same answers can share a checkpoint."""
+    checksum = 0
+    for a in data[1:]:
+        checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
+    seeds, generators = [], _generators(net, rng)
+    for k, g in enumerate(generators):
+        first = generators.index(g)  # one may serve several
+        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
+        seeds.append(f"as {first}" if first < k else "/".join(map(str, seed)))
+    # the address of a schedule, say, is another one in every process
+    address = re.compile(" at 0x[0-9a-f]+")
+    return {
+        "network": address.sub("", repr(net)),
+        "optimizer": address.sub("", repr(optimizer)),
+        "data": f"{len(data.x_train)} + {len(data.x_test)} images, {data.name} {checksum:08x}",
+        "seed": ", ".join(seeds),
+        **{name: str(value) for name, value in counts.items()},
+    }
+
+
+def _generators(
+    net: Sequential, rng: np.random.Generator
+) -> list[np.random.BitGenerator]:
+    """Return what the random numbers come from: the batches' order, then each layer's."""
+    attributes = (a for layer in net.modules() for a in vars(layer).values())
+    drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
+    return [generator.bit_generator for generator in (rng, *drawing)]
+
+
+def save(
+    path: str | os.PathLike,
+    run: dict[str, str],
+    net: Sequential,
+    optimizer: Optimizer,
+    rng: np.random.Generator,
+    shuffled: dict,
+    history: History,
+) -> None:
+    """Write a checkpoint: all that the rest of the run depends on."""
+    record = {
+        "run": run,
+        "rng": shuffled,
+        "generators": [g.state for g in _generators(net, rng)],
+        "history": asdict(history),
+    }
+    text = json.dumps(record, default=lambda a: a.tolist())
+    arrays = {"record": np.frombuffer(text.encode(), np.uint8)}
+    arrays |= {f"net/{name}": a for name, a in net.state_dict().items()}
+    arrays |= {f"optimizer/{name}": a for name, a in optimizer.state_dict().items()}
+    save_arrays(path, arrays)
+
+
+def resume(
+    path: str | os.PathLike,
+    run: dict[str, str],
+    net: Sequential,
+    optimizer: Optimizer,
+    rng: np.random.Generator,
+    total: int,
+) -> tuple[History, dict]:
+    """Put network, optimiser and generators where the checkpoint left them.
+
+    Returns
+    -------
+    history : History
+        What was recorded until then.
+    shuffled : dict
+        The state of ``rng`` before the latest epoch was shuffled.
+    """
+    arrays = load_arrays(path)
+    try:
+        record = json.loads(arrays.pop("record").tobytes())
+        history = history_from(record["history"])
+        for name, mine in run.items():
+            if record["run"][name] != mine:
+                raise ValueError(
+                    f"its {name} was {record['run'][name]}, this run has {mine}"
+                )
+        if len(history.loss) > total:
+            raise ValueError(
+                f"it is {len(history.loss)} iterations old, this run ends at {total}"
+            )
+        weights, memories = _part(arrays, "net/"), _part(arrays, "optimizer/")
+        check_state(weights, net.state_dict())
+        check_state(memories, optimizer.state_dict())
+        shuffled, generators = record["rng"], _generators(net, rng)
+        draws = list(zip(generators, record["generators"], strict=True))
+        for g, drawn in [*draws, (rng.bit_generator, shuffled)]:
+            trial = type(g)(0)
+            trial.state = drawn  # raises where it is no state of this kind of generator
+        for g, drawn in draws:
+            g.state = drawn
+        net.load_state_dict(weights)
+        optimizer.load_state_dict(memories)
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
+        raise ValueError(
+            f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
+        ) from err
+    return history, shuffled
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)
+    }
+
+
+# --- The loop, with a checkpoint ---
+
+
+def fit(
+    net: Sequential,
+    optimizer: Optimizer,
+    data: Dataset,
+    *,
+    epochs: int,
+    rng: np.random.Generator,
+    batch_size: int = 100,
+    every: int = 100,
+    checkpoint: str | os.PathLike | None = None,
+) -> History:
+    """Train ``net`` on ``data``, test it every so many iterations, and return the history.
+
+    Parameters
+    ----------
+    net, optimizer : Sequential, Optimizer
+        The network, changed in place and left in training mode, and an optimiser made of
+        ``net.params``.
+    data : Dataset
+        What to learn from and what to test on.
+    epochs : int
+        How many times each training image is seen.
+    rng : np.random.Generator
+        Shuffles the images, once an epoch. Its seed is part of what makes a run this run.
+    batch_size : int
+        Images in a batch; an epoch's last batch may be smaller.
+    every : int
+        Test after so many iterations, and after the last one.
+    checkpoint : path-like, optional
+        A file written at each test. Where it exists, training goes on from it, and ends with
+        the same weights as if it had never stopped.
+
+    Returns
+    -------
+    History
+        Losses, test results and times, from the first iteration on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is out of range, the data do not fit each other or the network, they hold NaN
+        or infinity, or the checkpoint is damaged or belongs to another run.
+    FloatingPointError
+        The cost became NaN or infinite; the message tells at which iteration.
+    """
+    how = {"batch_size": batch_size, "every": every}
+    if checkpoint is None:
+        return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
+    total = check_run(data, epochs, **how)
+    run, history, before = identify(net, optimizer, data, rng, **how), History(), None
+    if Path(checkpoint).exists():
+        history, before = resume(checkpoint, run, net, optimizer, rng, total)
+    net.train()
+
+    def step(batch: tuple[np.ndarray, dict]) -> float:
+        nonlocal before
+        i, before = batch
+        return train_step(net, optimizer, data.x_train[i], data.y_train[i])
+
+    done, N = len(history.loss), len(data.x_train)
+    return loop(
+        step,
+        lambda: evaluate(net, data.x_test, data.y_test),
+        iterations(N, batch_size, rng, total, done, before),
+        total,
+        every,
+        history,
+        lambda: save(checkpoint, run, net, optimizer, rng, before, history),
+    )
+
+
+def train(
+    data: Dataset,
+    model: str = "simple",
+    recipe: str = "constant",
+    *,
+    epochs: int | None = None,
+    seed: int = SEED,
+    checkpoint: str | os.PathLike | None = None,
+) -> tuple[Sequential, History]:
+    """Train a network: batches of 100 images, a test every 100 iterations.
+
+    Parameters
+    ----------
+    data : Dataset
+        What to learn from and what to test on: images of 28×28 pixels, any number of classes.
+    model, recipe : str
+        Which network, ``"simple"`` or ``"deep"``; how, ``"constant"``, ``"schedule"`` or
+        ``"dropout"``.
+    epochs : int, optional
+        How many times each image is seen; by default 15, or 120 for the embedded digits.
+    seed : int
+        Where all chance comes from.
+    checkpoint : path-like, optional
+        A file written at each test; where it exists, training goes on from it.
+
+    Returns
+    -------
+    net : Sequential
+        The trained network.
+    history : History
+        Losses, test results and times.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The data are not what they should be, an argument is out of range, or the checkpoint is
+        damaged or belongs to another run.
+    FloatingPointError
+        The cost became NaN or infinite.
+    """
+    how = functools.partial(fit, checkpoint=checkpoint)
+    return recipes.train(data, model, recipe, epochs=epochs, seed=seed, fit=how)
