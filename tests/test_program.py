@@ -85,7 +85,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return weights for ten classes that read a clear digit."""
-    from cnn.mnist import train
+    from cnn.recipes import train
 
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     save_weights(path, train(digits(), epochs=12)[0])
