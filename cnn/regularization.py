@@ -71,10 +71,9 @@ class Dropout(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Return y in training, ``x`` itself at inference."""
-        self._seen, self._r = x, None
-        if self.training:
-            x, self._r = dropout(x, self.p, self.rng)
-        return x
+        y, r = dropout(x, self.p, self.rng) if self.training else (x, None)
+        self._seen, self._r = x, r
+        return y
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Multiply ``dy`` by the factors of the latest ``forward``, if there were any."""

@@ -19,11 +19,9 @@ import cnn
 import cnn.__main__ as program
 from cnn.__main__ import main
 from cnn.data import digits
-from cnn.files import MNIST_SHA256
-from cnn.files import load_weights, save_weights
-from cnn.recipes import prepare
+from cnn.files import MNIST_SHA256, load_arrays, load_weights, save_weights
 from cnn.optimizers import Adam
-from cnn.files import load_arrays
+from cnn.recipes import prepare
 from cnn.training import History, evaluate
 
 ROOT = Path(cnn.__file__).parents[1]
