@@ -1,6 +1,6 @@
 """Optimisers.
 
-Exported from book/08-optimizers.ipynb: edit the chapter and run `make export`.
+Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit the chapters and run `make export`.
 """
 
 import math
@@ -21,6 +21,7 @@ __all__ = [
     "adam_update",
     "Adam",
     "ExponentialDecay",
+    "AdamW",
 ]
 
 
@@ -123,7 +124,9 @@ def check_grads(
 ) -> None:
     """Raise unless there is a gradient for each parameter, and for nothing else."""
     if grads.keys() != params.keys():
-        raise KeyError(f"grads has the names {sorted(grads)}; expected {sorted(params)}")
+        raise KeyError(
+            f"grads has the names {sorted(grads)}; expected {sorted(params)}"
+        )
     for name, theta in params.items():
         g = grads[name]
         fits = isinstance(g, np.ndarray) and g.shape == theta.shape
@@ -311,3 +314,44 @@ class ExponentialDecay:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * math.exp(
             -t / self.tau
         )
+
+
+# --- Adam is different ---
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the weights shrink by themselves, whatever the gradient.
+
+    Implements {eq}`eq:decay-decoupled`.
+
+    Parameters
+    ----------
+    params : mapping of str to np.ndarray
+        The parameters by name; they are changed in place.
+    lr : float or callable
+        The learning rate γ, or a schedule: a function of the step, counted from 0.
+    betas, eps : tuple of float, float
+        As for ``Adam``.
+    weight_decay : float
+        λ: every step begins by taking the share γλ away from each parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for ``Adam``.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        lr: float | Callable[[int], float] = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
+        """Shrink the parameter in place, and return its gradient as it is."""
+        theta *= 1 - gamma * self.weight_decay
+        return g

@@ -3,15 +3,13 @@
 Exported from book/15-regularization.ipynb: edit the chapter and run `make export`.
 """
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
 from .network import Layer
-from .optimizers import Adam, check_share
+from .optimizers import check_share
 from .shapes import shapes
 
-__all__ = ["dropout", "dropout_backward", "Dropout", "AdamW"]
+__all__ = ["dropout", "dropout_backward", "Dropout"]
 
 
 # --- Dropout ---
@@ -82,44 +80,3 @@ class Dropout(Layer):
 
     def __repr__(self) -> str:
         return f"Dropout(p={self.p})"
-
-
-# --- Adam is different ---
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay: the weights shrink by themselves, whatever the gradient.
-
-    Implements {eq}`eq:decay-decoupled`.
-
-    Parameters
-    ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    betas, eps : tuple of float, float
-        As for ``Adam``.
-    weight_decay : float
-        λ: every step begins by taking the share γλ away from each parameter.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for ``Adam``.
-    """
-
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
-        """Shrink the parameter in place, and return its gradient as it is."""
-        theta *= 1 - gamma * self.weight_decay
-        return g
