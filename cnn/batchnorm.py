@@ -10,24 +10,10 @@ import numpy as np
 from .network import Layer
 from .shapes import check_array, check_integer, check_same_dtype, shapes
 
-__all__ = [
-    "check_values",
-    "check_eps",
-    "value_axes",
-    "per_channel",
-    "moments",
-    "normalize",
-    "batch_norm",
-    "normalized_backward",
-    "batch_norm_backward",
-    "Statistics",
-    "track",
-    "BatchNorm1d",
-    "BatchNorm2d",
-]
+__all__ = ["moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d"]
 
 
-def check_values(x: np.ndarray) -> None:
+def _check_values(x: np.ndarray) -> None:
     """Raise unless each channel has at least two values."""
     if x.size == x.shape[1]:
         raise ValueError(
@@ -36,7 +22,7 @@ def check_values(x: np.ndarray) -> None:
         )
 
 
-def check_eps(eps: float) -> None:
+def _check_eps(eps: float) -> None:
     """Raise unless ε is positive and finite."""
     if not 0 < eps < math.inf:
         raise ValueError(f"eps is {eps}; expected a small positive number")
@@ -45,12 +31,12 @@ def check_eps(eps: float) -> None:
 # --- Forward ---
 
 
-def value_axes(x: np.ndarray) -> tuple[int, ...]:
+def _value_axes(x: np.ndarray) -> tuple[int, ...]:
     """Return the axes that a channel's values lie along: all but the second."""
     return (0, *range(2, x.ndim))
 
 
-def per_channel(a: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _per_channel(a: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Give ``a`` of shape (C,) the axes that let it meet ``x`` channel by channel."""
     return a.reshape(-1, *(1,) * (x.ndim - 2))
 
@@ -61,21 +47,18 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Implements {eq}`eq:bn-mean` and {eq}`eq:bn-variance`.
     """
-    check_values(x)
-    m = x.mean(axis=value_axes(x))
-    d = x - per_channel(m, x)
-    return m, (d * d).mean(axis=value_axes(x))
+    _check_values(x)
+    m = x.mean(axis=_value_axes(x))
+    d = x - _per_channel(m, x)
+    return m, (d * d).mean(axis=_value_axes(x))
 
 
-def normalize(
+def _normalize(
     x: np.ndarray, m: np.ndarray, v: np.ndarray, eps: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x̂, shaped as ``x``, and σ, shape (C,).
-
-    Implements {eq}`eq:bn-normalize`.
-    """
+    """Return x̂, shaped as ``x``, and σ, shape (C,): {eq}`eq:bn-normalize`."""
     sigma = np.sqrt(v + eps)
-    return (x - per_channel(m, x)) / per_channel(sigma, x), sigma
+    return (x - _per_channel(m, x)) / _per_channel(sigma, x), sigma
 
 
 @shapes("gamma (C), beta (C), x (N, C, ...) float")
@@ -86,42 +69,42 @@ def batch_norm(
 
     Implements {eq}`eq:bn-normalize` and {eq}`eq:bn-output`.
     """
-    check_eps(eps)
-    xhat, _ = normalize(x, *moments(x), eps)
-    return per_channel(gamma, x) * xhat + per_channel(beta, x)
+    _check_eps(eps)
+    xhat, _ = _normalize(x, *moments(x), eps)
+    return _per_channel(gamma, x) * xhat + _per_channel(beta, x)
 
 
 # --- Backward ---
 
 
 @shapes("xhat (N, C, ...) float, dy (N, C, ...), gamma (C), sigma (C)")
-def normalized_backward(
+def _normalized_backward(
     dy: np.ndarray, xhat: np.ndarray, sigma: np.ndarray, gamma: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn dy into dx, dgamma and dbeta, with x̂ and σ from the forward pass.
-
-    Implements {eq}`eq:bn-dx`, {eq}`eq:bn-dgamma` and {eq}`eq:bn-dbeta`.
-    """
+    """Turn dy into dx, dgamma and dbeta, with x̂ and σ from the forward pass."""
     B = dy.size // len(gamma)
-    dbeta = dy.sum(axis=value_axes(dy))
-    dgamma = (dy * xhat).sum(axis=value_axes(dy))
-    dx = dy - per_channel(dbeta / B, dy) - xhat * per_channel(dgamma / B, dy)
-    return per_channel(gamma / sigma, dy) * dx, dgamma, dbeta
+    dbeta = dy.sum(axis=_value_axes(dy))
+    dgamma = (dy * xhat).sum(axis=_value_axes(dy))
+    dx = dy - _per_channel(dbeta / B, dy) - xhat * _per_channel(dgamma / B, dy)
+    return _per_channel(gamma / sigma, dy) * dx, dgamma, dbeta
 
 
 @shapes("gamma (C), x (N, C, ...) float, dy (N, C, ...)")
 def batch_norm_backward(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, eps: float = 1e-5
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn dy, the gradient of ``batch_norm``'s output, into dx, dgamma and dbeta."""
-    check_eps(eps)
-    return normalized_backward(dy, *normalize(x, *moments(x), eps), gamma)
+    """Turn dy, the gradient of ``batch_norm``'s output, into dx, dgamma and dbeta.
+
+    Implements {eq}`eq:bn-dx`, {eq}`eq:bn-dgamma` and {eq}`eq:bn-dbeta`.
+    """
+    _check_eps(eps)
+    return _normalized_backward(dy, *_normalize(x, *moments(x), eps), gamma)
 
 
 # --- When there is no batch ---
 
 
-class Statistics(Layer):
+class _Statistics(Layer):
     """What batch normalisation keeps: scale and shift, running mean and variance."""
 
     def __init__(
@@ -134,7 +117,7 @@ class Statistics(Layer):
     ) -> None:
         super().__init__()
         check_integer("num_features", num_features, 1)
-        check_eps(eps)
+        _check_eps(eps)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum is {momentum}; expected a number from 0 to 1")
         if np.dtype(dtype).kind not in "fc":
@@ -157,13 +140,10 @@ class Statistics(Layer):
         )
 
 
-def track(
+def _track(
     buffers: dict[str, np.ndarray], x: np.ndarray, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the batch's moments, and move the running ones towards them, in place.
-
-    Implements {eq}`eq:bn-running`.
-    """
+    """Return the batch's moments; move the running ones in place: {eq}`eq:bn-running`."""
     m, v = moments(x)
     B = x.size // len(m)
     m_run, v_run, count = buffers.values()
@@ -173,7 +153,7 @@ def track(
     return m, v
 
 
-class _BatchNorm(Statistics):
+class _BatchNorm(_Statistics):
     """What the layers for dense units and for images share: all but the input's shape."""
 
     _places: tuple[str, ...]
@@ -185,18 +165,18 @@ class _BatchNorm(Statistics):
         check_same_dtype(x=x, weight=gamma)
         m, v, _ = self.buffers.values()
         if self.training:
-            m, v = track(self.buffers, x, self.momentum)
-        xhat, sigma = normalize(x, m, v, self.eps)
+            m, v = _track(self.buffers, x, self.momentum)
+        xhat, sigma = _normalize(x, m, v, self.eps)
         self._seen = xhat, sigma, self.training
-        return per_channel(gamma, x) * xhat + per_channel(beta, x)
+        return _per_channel(gamma, x) * xhat + _per_channel(beta, x)
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Return the gradient of the input; fill ``grads``."""
         xhat, sigma, by_batch = self._recall()
         gamma = self.params["weight"]
-        dx, dgamma, dbeta = normalized_backward(dy, xhat, sigma, gamma)
+        dx, dgamma, dbeta = _normalized_backward(dy, xhat, sigma, gamma)
         self.grads = {"weight": dgamma, "bias": dbeta}
-        return dx if by_batch else per_channel(gamma / sigma, dy) * dy
+        return dx if by_batch else _per_channel(gamma / sigma, dy) * dy
 
 
 class BatchNorm1d(_BatchNorm):

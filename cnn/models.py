@@ -11,14 +11,7 @@ from .conv import Conv2d
 from .network import Flatten, Layer, Linear, ReLU, Sequential
 from .regularization import Dropout
 
-__all__ = [
-    "simple_cnn",
-    "deep_cnn",
-    "output_shapes",
-    "count_parameters",
-    "summary",
-    "spaced",
-]
+__all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
 
 
 # --- Two lists of numbers ---
@@ -174,12 +167,12 @@ def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
     ]
     for i, shape in enumerate(output_shapes(net, input_shape)):
         layer = f"{net[i]}".replace(", dilation=1", "")  # nearly always 1
-        rows.append((f"{i}", layer, f"{shape}", spaced(count_parameters(net[i]))))
-    rows.append(("", "total", "", spaced(count_parameters(net))))
+        rows.append((f"{i}", layer, f"{shape}", _spaced(count_parameters(net[i]))))
+    rows.append(("", "total", "", _spaced(count_parameters(net))))
     return _table(rows)
 
 
-def spaced(n: int) -> str:
+def _spaced(n: int) -> str:
     """Write a number with a space between groups of digits."""
     return f"{n:,}".replace(",", " ")
 

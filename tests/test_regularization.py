@@ -36,8 +36,8 @@ from cnn.conv import Conv2d
 from cnn.files import save_arrays
 from cnn.gradcheck import complex_step_gradient, relative_error
 from cnn.network import Flatten, Layer, Linear, ReLU, Sequential
-from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
-from cnn.regularization import AdamW, Dropout, dropout, dropout_backward
+from cnn.optimizers import SGD, Adam, AdamW, ExponentialDecay, Optimizer
+from cnn.regularization import Dropout, dropout, dropout_backward
 from cnn.training import History, evaluate, train_step
 
 
