@@ -42,7 +42,7 @@ run: $(READY) ## execute chapters and store their outputs (CHAPTER=10-... for on
 export: $(READY) ## write the package cnn/ from the chapters
 	@$(BIN)/python book/tools/export.py
 
-check: $(READY) ## quick checks: export, ledger, notebooks, links, style (under 30 s)
+check: $(READY) ## quick checks: export, ledger, notebooks, pages, links, style (under a minute)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { \
 		echo "ruff format: see '$(BIN)/ruff format --diff .'" >&2; exit 1; }

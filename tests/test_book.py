@@ -10,12 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from bs4 import BeautifulSoup
+from chapters import (
+    BOOK,
+    Cell,
+    Chapter,
+    contents,
+    docstrings,
+    minutes,
+    read_all,
+    tree,
+    without_glue,
+)
 from conftest import ROOT
 
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
-PAGES = [TOC["root"]] + [c["file"] for part in TOC["parts"] for c in part["chapters"]]
+PAGES = ["index", *(name for pages in contents().values() for name in pages)]
+PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.md"))]
+PAGES = [f"book/{name}" for name in PAGES]
+CHAPTERS = read_all()
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
+NUMBER = re.compile(r"\{eq\}`[^`]*`|\(\d+\.\d+\)")
 BROWSER = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
     None,
@@ -32,6 +46,13 @@ LOADING = {
     "object": "data",
     "embed": "src",
 }
+# A page of the reference is tried on the narrow screen alone.
+VIEWS = [
+    (name, size)
+    for name in PAGES
+    for size in SIZES
+    if size == "phone" or not name.startswith("book/api/")
+]
 
 
 def jupyter_book(out: Path, *options: str) -> subprocess.CompletedProcess:
@@ -100,6 +121,57 @@ def test_no_directive_is_left_on_a_page(site):
         ), page
 
 
+def test_every_file_that_a_page_names_is_there(site):
+    assert not list(site.rglob("*.map"))
+    for name in PAGES:
+        page = site / f"{name}.html"
+        soup = BeautifulSoup(page.read_text("utf-8"), "html.parser").head
+        for link in soup.select("link[rel=stylesheet], script[src]"):
+            file = (link.get("href") or link.get("src")).partition("?")[0]
+            assert (page.parent / file).is_file(), (name, file)
+
+
+def article(site: Path, chapter: Chapter) -> BeautifulSoup:
+    """Return a chapter's page without its frame."""
+    page = (site / f"book/{chapter.name}.html").read_text("utf-8")
+    return BeautifulSoup(page, "html.parser").article
+
+
+def cells_of_the_page(chapter: Chapter) -> list[Cell]:
+    """Return the cells whose code is on the page, folded or not."""
+    cells = [c for c in chapter.code if not {"remove-cell", "remove-input"} & c.tags]
+    return [cell for cell in cells if without_glue(cell.source)]
+
+
+@each_chapter
+def test_code_is_complete_and_its_docstrings_are_folded(site, chapter):
+    """What is copied is the text of the page; only the numbers of equations are another."""
+    cells = [without_glue(cell.source) for cell in cells_of_the_page(chapter)]
+    blocks = article(site, chapter).select(".cell_input pre")
+    shown = [block.get_text().strip("\n") for block in blocks]
+    assert [NUMBER.sub("", c) for c in shown] == [NUMBER.sub("", c) for c in cells]
+    assert not [code for code in shown if "{eq}" in code]
+    for block, code in zip(blocks, cells, strict=True):
+        long = [1 for first, last in docstrings(tree(code)) if first < last]
+        assert len(block.select("label.docstring > input")) == len(long)
+        for rest in block.select(".docstring-rest"):
+            assert rest.get_text().rstrip().endswith(('"""', "'" * 3))
+
+
+@each_chapter
+def test_a_chapter_tells_its_minutes(site, chapter):
+    (told,) = article(site, chapter).select("h1 + .reading-time")
+    assert told.get_text().split()[0] == str(round(minutes(chapter)))
+
+
+@each_chapter
+def test_captions_name_the_module_of_a_cell(site, chapter):
+    captions = article(site, chapter).select(".cell-caption")
+    shown = [c.get_text().strip() for c in captions if "checks" not in c.get_text()]
+    exported = [cell for cell in cells_of_the_page(chapter) if cell.exported]
+    assert shown == [f"cnn/{cell.module}.py" for cell in exported]
+
+
 def test_large_numbers_are_not_broken(site):
     found = 0
     for page in site.glob("book/*.html"):
@@ -137,8 +209,7 @@ def sideways(page) -> str:
     }""")
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("name", "size"), VIEWS)
 def test_page_in_a_browser(site, browser, name, size):
     width, height = SIZES[size]
     context = browser.new_context(
@@ -152,6 +223,7 @@ def test_page_in_a_browser(site, browser, name, size):
         ),
     )
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.goto((site / f"{name}.html").as_uri(), wait_until="load")
     if page.locator(".math").count():
         page.wait_for_function(
@@ -163,6 +235,7 @@ def test_page_in_a_browser(site, browser, name, size):
         .map(e => e.textContent.slice(0, 100))""")
     assert not bad, f"formulas not rendered: {bad}"
     assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    assert page.locator("mjx-container[tabindex]").count() == 0
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -178,6 +251,46 @@ def test_page_in_a_browser(site, browser, name, size):
     assert not errors
     assert not requests
     context.close()
+
+
+def test_docstrings_in_a_browser(site, browser):
+    """A click or printing opens one; its cell is copied whole, with the button as by hand."""
+    page = first_with_docstrings(site, browser)
+    label, rest = (
+        page.locator(".docstring").first,
+        page.locator(".docstring-rest").first,
+    )
+    block = page.locator("pre:has(.docstring)").first
+    whole = block.evaluate("e => e.textContent")
+    assert rest.bounding_box()["height"] <= 1
+    by_hand = "e => { getSelection().selectAllChildren(e); return getSelection().toString(); }"
+    assert block.evaluate(by_hand).rstrip("\n") == whole.rstrip("\n")
+    page.emulate_media(media="print")
+    assert rest.bounding_box()["height"] > 10
+    page.emulate_media(media="screen")
+    label.click()
+    assert rest.bounding_box()["height"] > 10
+    label.locator("input").press("Space")
+    assert rest.bounding_box()["height"] <= 1
+    block.locator("xpath=following-sibling::button").click()
+    assert page.evaluate("navigator.clipboard.readText()") == whole.removesuffix("\n")
+    page.context.close()
+
+
+def first_with_docstrings(site: Path, browser):
+    """Open the first page that has a folded docstring."""
+    file = next(
+        f
+        for f in sorted(site.glob("book/*.html"))
+        if "docstring-rest" in f.read_text("utf-8")
+    )
+    context = browser.new_context(
+        offline=True, permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
+    page.goto(file.as_uri(), wait_until="load")
+    page.locator("pre:has(.docstring) + button").first.wait_for(state="attached")
+    return page
 
 
 def check_menu(page) -> None:

@@ -19,9 +19,10 @@ def visit_literal_block(self: HTML5Translator, node: nodes.literal_block) -> Non
     """Write a block of code as ever; fold the docstrings where it is a cell of a chapter."""
     try:
         type(self).visit_literal_block(self, node)
-    finally:
+    except nodes.SkipNode:  # it is written
         if "cell_input" in node.parent.get("classes", []):
             self.body[-1] = fold(self.body[-1], node.astext(), self.builder)
+        raise
 
 
 def fold(html: str, source: str, builder: StandaloneHTMLBuilder) -> str:
