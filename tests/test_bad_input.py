@@ -484,7 +484,7 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     "load": [(lambda: load(3), TypeError, ())],
     "one_hot": [(lambda: one_hot(LABELS, 2), ValueError, ("y[1] is 2", "0 to 1"))],
     "enlarge": [
-        (lambda: enlarge(f(2, 3, 4), 5), ValueError, ("(2, 3, 4)", "(N, 3, 3)")),
+        (lambda: enlarge(f(2, 3, 4), 5), ValueError, ("(2, 3, 4)", "(N, H, H)")),
         (lambda: enlarge(f(2, 3, 3), 0), ValueError, ("size is 0",)),
         (lambda: enlarge(f(2, 3, 3), 2.5), (TypeError, ValueError), ("size is 2.5",)),
     ],
