@@ -59,7 +59,7 @@ def _check_theta(theta: np.ndarray, h: float = 1) -> None:
     """Raise unless ``theta`` is a float64 array, none of its sizes zero, and ``h`` positive."""
     check_array("theta", theta, ("...",), kind="real float")
     if theta.dtype != np.float64:
-        reason = "because a difference of float32 numbers is mostly rounding"
+        reason = "a float32 difference is mostly rounding: use .astype(np.float64)"
         raise TypeError(f"theta has dtype {theta.dtype}; expected float64, {reason}")
     if not h > 0:
         raise ValueError(f"h is {h}; expected a positive step")

@@ -1,4 +1,4 @@
-"""One line declares a function's shapes: what fits passes, what doesn't is reported, with the reason."""
+"""One line declares a function's shapes: what fits passes, the rest is reported with the reason."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ def test_integers_become_pythons() -> None:
 def test_labels(dtype: str) -> None:
     """Every class passes; the first label that is none is named, and how many there are."""
     check_labels(np.arange(5).astype(dtype), 5, 5)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="labels") as caught:
         check_labels(np.array([0, 4, 1, 3, 2]).astype(dtype), 5, 3)
     message = "y[1] is 4; expected labels from 0 to 2 (2 of 5 are outside)"
     assert str(caught.value) == message
@@ -399,7 +399,7 @@ def test_labels(dtype: str) -> None:
 
 def test_check_array_says_why() -> None:
     """The reason that the caller gives stands at the end."""
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="dz") as caught:
         check_array("dz", zeros(2, 3), ("N", 4), "the output's size")
     message = "dz has shape (2, 3); expected (N, 4), the output's size"
     assert str(caught.value) == message
