@@ -39,10 +39,8 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    TypeError
-        ``z`` is no array of floating-point numbers.
-    ValueError
-        ``z`` does not have two axes, or is empty.
+    TypeError, ValueError
+        ``z`` is no array of floating-point numbers with two axes, or empty.
     """
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
@@ -53,7 +51,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 @shapes("z (N, K) float")
 def log_sum_exp(z: np.ndarray) -> np.ndarray:
-    """Compute the logarithm of the sum of the exponentials of each row, without overflow.
+    """Compute log(Σ exp(z)) of each row, without overflow.
 
     Implements {eq}`eq:log-sum-exp`.
     """
@@ -69,10 +67,8 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------
@@ -81,10 +77,8 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
 
     Raises
     ------
-    TypeError
-        ``z`` is no array of floating-point numbers, or ``y`` none of integers.
-    ValueError
-        The shapes do not fit, the batch is empty, or a label is out of range.
+    TypeError, ValueError
+        The arrays are not as described, or empty.
     FloatingPointError
         A score is NaN or infinite; the message names the first one.
     """
@@ -99,9 +93,9 @@ def check_scores(z: np.ndarray, y: np.ndarray) -> None:
     if not np.isfinite(z).all():
         wrong = np.argwhere(~np.isfinite(z))
         n, k = wrong[0]
+        found = f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} are not finite)"
         raise FloatingPointError(
-            f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} scores are not finite): look for "
-            "NaN in the input, or lower the learning rate"
+            f"{found}: look for NaN in the input, or lower the learning rate"
         )
 
 
@@ -110,16 +104,14 @@ def check_scores(z: np.ndarray, y: np.ndarray) -> None:
 
 @shapes("z (N, K) float, y (N) integer")
 def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute dz = (P - Y) / N, the gradient of the cross-entropy by the scores.
+    """Compute dz = (P - Y) / N, the gradient of the cost with respect to the scores.
 
     Implements {eq}`eq:ce-grad`.
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------
@@ -147,7 +139,7 @@ def cross_entropy_and_gradient(
     return cross_entropy(z, y), cross_entropy_backward(z, y)
 
 
-# --- Down to the weights ---
+# --- Downhill ---
 
 
 @shapes("z (N, K) float, y (N) integer")
@@ -158,10 +150,8 @@ def error_rate(z: np.ndarray, y: np.ndarray) -> float:
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------

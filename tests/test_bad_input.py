@@ -56,7 +56,13 @@ from cnn.data import (
     scale,
 )
 from cnn.files import load, mnist
-from cnn.shapes import check_array, check_integer, check_labels, check_same_dtype
+from cnn.shapes import (
+    check_array,
+    check_integer,
+    check_labels,
+    check_same_dtype,
+    shapes,
+)
 from cnn.dense import linear, linear_backward
 from cnn.gradcheck import (
     check_gradient,
@@ -79,6 +85,7 @@ from cnn.kernels import (
     rows_compiled,
 )
 from cnn.losses import (
+    check_scores,
     cross_entropy,
     cross_entropy_and_gradient,
     cross_entropy_backward,
@@ -457,9 +464,9 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         ),
         (lambda: check_array("a", f(0, 3), ("N", 3)), ValueError, ("(0, 3)", "empty")),
         (
-            lambda: check_array("a", f(2), ("N",), kinds="iu"),
+            lambda: check_array("a", f(2), ("N",), kind="integer"),
             TypeError,
-            ("float64", "iu"),
+            ("float64", "integers"),
         ),
     ],
     "check_same_dtype": [
@@ -468,6 +475,15 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             TypeError,
             ("x float64", "W float32"),
         ),
+    ],
+    "shapes": [
+        (lambda: shapes("q N"), ValueError, ("'q N'", "expected")),
+        (lambda: shapes("q (N) whole"), ValueError, ("q is whole", "integer")),
+        (lambda: shapes("V (N)")(relu.behind), TypeError, ("relu", "'V'", "['z']")),
+    ],
+    "check_scores": [
+        (lambda: check_scores(NAN, LABELS), FloatingPointError, ("z[1, 2] is nan",)),
+        (lambda: check_scores(Z, LABELS + 1), ValueError, ("y[1] is 3", "0 to 2")),
     ],
     "check_labels": [
         (lambda: check_labels(LABELS, 3, 3), ValueError, ("(2,)", "(3,)")),
@@ -491,7 +507,7 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     "load": [(lambda: load(3), TypeError, ())],
     "one_hot": [(lambda: one_hot(LABELS, 2), ValueError, ("y[1] is 2", "0 to 1"))],
     "enlarge": [
-        (lambda: enlarge(f(2, 3, 4), 5), ValueError, ("(2, 3, 4)", "(N, 3, 3)")),
+        (lambda: enlarge(f(2, 3, 4), 5), ValueError, ("(2, 3, 4)", "(N, H, H)")),
         (lambda: enlarge(f(2, 3, 3), 0), ValueError, ("size is 0",)),
         (lambda: enlarge(f(2, 3, 3), 2.5), (TypeError, ValueError), ("size is 2.5",)),
     ],
@@ -1658,6 +1674,8 @@ EXCEPTIONS = {
     "Dataset": "a named tuple of arrays; fit checks what is in it",
     "Geometry": "a named tuple of integers; geometry makes it and checks them",
     "digits": "takes no argument",
+    "find": "a path or None: test_data.py",
+    "mnist_folder": "puts a path together: test_data.py",
     "count_parameters": "adds up what any layer holds",
     "download_mnist": "its errors need a network that fails: test_data.py",
     "replace_file": "its errors are its callback's: test_training.py",
