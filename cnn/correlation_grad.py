@@ -72,7 +72,9 @@ def check_conv_backward(
     """Return the geometry, if the outputs that it counts are those of ``dz``."""
     g = geometry(x.shape[2:], W.shape[2:], stride, padding, dilation)
     outputs = (len(x), len(W), g.h_out, g.w_out)
-    check_array("dz", dz, outputs, f"the output's shape for x {x.shape} and W {W.shape}")
+    check_array(
+        "dz", dz, outputs, f"the output's shape for x {x.shape} and W {W.shape}"
+    )
     return g
 
 
