@@ -612,6 +612,15 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             TypeError,
             ("stride is (1, 2)",),
         ),
+        (
+            lambda: geometry((6, 5), (3, 2), stride=[2, 2]),
+            TypeError,
+            ("stride is [2, 2]",),
+        ),
+        (lambda: geometry((6, 5), (3, 2), dilation=1.0), TypeError, ("is 1.0",)),
+        (lambda: geometry((6, 5), (3, 2), 1, True), TypeError, ("is True",)),
+        (lambda: geometry((6, 5), (3, 2), 1, [0, 1, 2]), ValueError, ("(0, 1, 2)",)),
+        (lambda: geometry((6.0, 5), (3, 2)), TypeError, ("H is 6.0",)),
         (lambda: geometry((6, 5), (3, 6)), ValueError, ("size 6", "has 5")),
         (lambda: geometry((6, 5, 4), (3, 2)), ValueError, ("(6, 5, 4)",)),
         (lambda: geometry((6, 5), (3, 2, 1)), ValueError, ("(3, 2, 1)",)),
@@ -806,9 +815,9 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     ],
     "spread": [
         (lambda: spread(DZ, 0), ValueError, ("k is 0",)),
-        (lambda: spread(f(3), 2), ValueError, ("(3,)", "(h, w)")),
+        (lambda: spread(f(3), 2), ValueError, ("(3,)", "(..., rows, columns)")),
     ],
-    "rot180": [(lambda: rot180(f(3)), ValueError, ("(3,)", "(h, w)"))],
+    "rot180": [(lambda: rot180(f(3)), ValueError, ("(3,)", "(..., rows, columns)"))],
     # network and conv
     "Layer": [
         (lambda: Layer().forward(f(1)), NotImplementedError, ()),

@@ -258,6 +258,27 @@ def test_numpys_small_integers_are_integers(name: str, kind: type) -> None:
     assert 0.9 < np.abs(layer.params["weight"]).max() * 500**0.5 <= 1
 
 
+def test_a_geometry_is_remembered_and_stays_right() -> None:
+    """Training asks a dozen times a step; what 1.0 or True left there would pass for 1."""
+    where = ((9, 8), (3, 2), 2, (1, 0, 2, 1), 1)
+    g = geometry(*where)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(event))
+    again = geometry(*where)
+    sys.setprofile(None)
+    assert again is g
+    assert calls.count("call") <= 2
+    assert geometry([9, 8], [3, 2], 2, [1, 0, 2, 1]) == g
+    for wrong in (1.0, True, np.float64(1)):
+        with pytest.raises(TypeError, match="dilation is"):
+            geometry(*where[:-1], wrong)
+    small = geometry(
+        *where[:2], np.int8(2), tuple(map(np.uint8, where[3])), np.int16(1)
+    )
+    assert small == g
+    assert all(type(number) is int for number in (*small, *geometry(*where)))
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", WAYS)
 def test_the_order_in_memory_does_not_matter(name: str, order: str) -> None:
