@@ -31,8 +31,8 @@ __all__ = [
     "Tanh",
     "rows",
     "Flatten",
-    "check_state",
     "Container",
+    "check_state",
     "Sequential",
 ]
 
@@ -276,22 +276,6 @@ def _check_layers(layers: Iterable[Layer]) -> None:
         seen |= inside
 
 
-def check_state(
-    state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-) -> None:
-    """Raise unless ``state`` has the names, shapes and dtypes expected, and finite numbers."""
-    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys()
-    if missing or unknown:
-        found = f"missing {sorted(missing)}, unexpected {sorted(unknown)}"
-        raise KeyError(f"the state does not fit: {found}")
-    for key, a in expected.items():
-        name = f"state[{key!r}]"
-        check_array(name, state[key], a.shape, "as the array it is to replace")
-        check_same_dtype(**{name: state[key], "current": a})
-        if not np.isfinite(state[key]).all():
-            raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
-
-
 class Container(Layer):
     """A layer made of layers. It has no arrays of its own: it asks its layers for theirs."""
 
@@ -321,6 +305,22 @@ class Container(Layer):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+
+def check_state(
+    state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> None:
+    """Raise unless ``state`` has the names, shapes and dtypes expected, and finite numbers."""
+    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys()
+    if missing or unknown:
+        found = f"missing {sorted(missing)}, unexpected {sorted(unknown)}"
+        raise KeyError(f"the state does not fit: {found}")
+    for key, a in expected.items():
+        name = f"state[{key!r}]"
+        check_array(name, state[key], a.shape, "as the array it is to replace")
+        check_same_dtype(**{name: state[key], "current": a})
+        if not np.isfinite(state[key]).all():
+            raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
 
 
 class Sequential(Container):
