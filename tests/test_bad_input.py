@@ -98,9 +98,11 @@ from cnn.files import load_weights, save_weights
 from cnn.recipes import epochs_for, plot_curves, prepare, probabilities
 from cnn.models import deep_cnn, output_shapes, simple_cnn, summary
 from cnn.network import (
+    Container,
     Flatten,
     Layer,
     Linear,
+    Module,
     ReLU,
     Sequential,
     Sigmoid,
@@ -819,6 +821,10 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     ],
     "rot180": [(lambda: rot180(f(3)), ValueError, ("(3,)", "(..., rows, columns)"))],
     # network and conv
+    "Module": [
+        (lambda: Module().train(1), TypeError, ("mode is 1", "True")),
+        (lambda: Linear(3, 2, **NET).train(None), TypeError, ("mode is None",)),
+    ],
     "Layer": [
         (lambda: Layer().forward(f(1)), NotImplementedError, ()),
         (lambda: Layer().backward(f(1)), NotImplementedError, ()),
@@ -827,10 +833,13 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: uniform_params((3, 0), rng()), ValueError, ("(3, 0)",)),
         (lambda: uniform_params((3, 2), rng(), int), TypeError, ("int",)),
         (lambda: uniform_params((3, 2), rng(), bool), TypeError, ("bool",)),
+        (lambda: uniform_params((3, 2.5), rng()), ValueError, ("(3, 2.5)", "integers")),
+        (lambda: uniform_params((3, 2), 7), TypeError, ("rng is 7", "default_rng")),
     ],
     "Linear": [
         (lambda: Linear(0, 3, **NET), ValueError, ("(3, 0)",)),
         (lambda: Linear(3, -1, **NET), ValueError, ("(-1, 3)",)),
+        (lambda: Linear(3, 2, rng=0), TypeError, ("rng is 0", "default_rng")),
         (
             lambda: Linear(3, 2, **NET).backward(f(2, 2)),
             RuntimeError,
@@ -882,13 +891,26 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: check_state({"w": NAN}, THETA), ValueError, ("w", "NaN")),
         (lambda: check_state({"w": [1]}, THETA), TypeError, ("w", "list")),
     ],
+    "Container": [
+        (lambda: Container(ReLU(), relu), TypeError, ("argument 1", "function")),
+        (
+            lambda: Container(Sequential(layer := ReLU()), layer),
+            ValueError,
+            ("layer 1", "ReLU()"),
+        ),
+    ],
     "Sequential": [
-        (lambda: Sequential(ReLU(), relu), TypeError, ("1", "function", "Layer")),
-        (lambda: Sequential([ReLU()]), TypeError, ("0", "list", "Layer")),
+        (lambda: Sequential(ReLU(), relu), TypeError, ("1", "function", "layer")),
+        (lambda: Sequential([ReLU()]), TypeError, ("0", "list", "Sequential(a, b)")),
         (
             lambda: Sequential(layer := ReLU(), Tanh(), layer),
             ValueError,
             ("2", "ReLU()"),
+        ),
+        (
+            lambda: Sequential(layer := ReLU(), Sequential(Tanh(), layer)),
+            ValueError,
+            ("layer 1", "Sequential(Tanh(), ReLU())", "one for each place"),
         ),
         (
             lambda: small().backward(f32(2, 3)),
