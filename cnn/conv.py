@@ -77,10 +77,8 @@ def conv2d(
 
     Parameters
     ----------
-    x : np.ndarray
-        The images.
-    W, b : np.ndarray
-        The filters and the bias, dtype as ``x``.
+    x, W, b : np.ndarray
+        Images, filters and bias, of one dtype.
     stride, dilation : int
         The steps between windows and between the taps of one window.
     padding : int or tuple of int
@@ -91,14 +89,12 @@ def conv2d(
     Returns
     -------
     np.ndarray
-        The output z, shape (N, C_out, h_out, w_out), dtype as ``x``. The order of its axes in
-        memory depends on the implementation.
+        The output z, shape (N, C_out, h_out, w_out).
 
     Raises
     ------
     TypeError, ValueError
-        An argument has the wrong type, dtype or shape, the filter is larger than the padded
-        image, or the implementation is unknown.
+        Arguments do not fit, or the implementation is unknown.
     """
     forward, _ = implementation_of(implementation, x, W, dilation)
     return forward(x, W, b, stride, padding, dilation)
@@ -122,20 +118,16 @@ def conv2d_backward(
     Parameters
     ----------
     dz : np.ndarray
-        The gradient of the cost with respect to the output, dtype as ``x``.
-    x, W, stride, padding, dilation
-        What ``conv2d`` was given.
+        The gradient with respect to the output.
+    x, W, stride, padding, dilation, implementation
+        As in ``conv2d``.
     input_gradient : bool
-        Whether to compute ``dx``.
-    implementation : str
-        As in ``conv2d``; it need not be the one that computed the output.
+        Whether ``dx`` is wanted.
 
     Returns
     -------
-    dx : np.ndarray or None
-        Shape as ``x``; None where ``input_gradient`` is false.
-    dW, db : np.ndarray
-        Shapes as ``W`` and (C_out,).
+    dx, dW, db : np.ndarray
+        The gradients with respect to ``x``, ``W`` and ``b``, shaped as these.
 
     Raises
     ------
@@ -210,29 +202,17 @@ class Conv2d(_Filters):
         The input's channels, and how many filters the layer has.
     kernel_size : int or tuple of int
         The filters' size: f for f × f, or (f_h, f_w).
-    stride, dilation : int
-        The steps between windows and between the taps of one window.
-    padding : int or tuple of int
-        Zeros around the image: p, (rows, columns), or (top, bottom, left, right).
+    stride, padding, dilation, implementation
+        As in ``conv2d``; the implementation may be changed later.
     rng : np.random.Generator
-        Draws the initial parameters, uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
+        Draws weight and bias uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
     dtype : type
-        The parameters' dtype; inputs must have the same.
-    implementation : str
-        ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``. It may be changed later; the
-        results are equal up to rounding, as long as all numbers are finite.
-
-    Attributes
-    ----------
-    params, grads : dict of str to np.ndarray
-        ``weight``, shape (out_channels, in_channels, f_h, f_w), and ``bias``, shape
-        (out_channels,), as in PyTorch; their gradients, from the latest ``backward``.
+        The parameters' dtype, and hence that of the input.
 
     Raises
     ------
     TypeError, ValueError
-        A size is no integer or too small, there are too many of them, or the implementation is
-        unknown.
+        A size is wrong, or the implementation is unknown.
 
     Examples
     --------
