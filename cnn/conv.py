@@ -183,14 +183,10 @@ class _Filters(Layer):
         super().__init__()
         C_in = check_integer("in_channels", in_channels, 1)
         C_out = check_integer("out_channels", out_channels, 1)
-        self.params = uniform_params((C_out, C_in, *filter_size(kernel_size)), rng, dtype)
+        f_h, f_w = filter_size(kernel_size)
+        self.params = uniform_params((C_out, C_in, f_h, f_w), rng, dtype)
         self.where = check_where(stride, padding, dilation)
         self.implementation = check_implementation(implementation)
-
-    def __repr__(self) -> str:
-        C_out, C_in, *f = self.params["weight"].shape
-        where = ", ".join(f"{name}={value}" for name, value in self.where.items())
-        return f"{type(self).__name__}({C_in}, {C_out}, kernel_size={tuple(f)}, {where})"
 
 
 class Conv2d(_Filters):
@@ -239,3 +235,8 @@ class Conv2d(_Filters):
         dx, dW, db = conv2d_backward(dy, x, W, **self.where, **how)
         self.grads = {"weight": dW, "bias": db}
         return dx
+
+    def __repr__(self) -> str:
+        C_out, C_in, *f = self.params["weight"].shape
+        where = ", ".join(f"{name}={value}" for name, value in self.where.items())
+        return f"Conv2d({C_in}, {C_out}, kernel_size={tuple(f)}, {where})"

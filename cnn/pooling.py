@@ -43,9 +43,8 @@ def pool_geometry(
     """
     f, s, (top, bottom, left, right) = _window(kernel_size, stride, padding, ceil_mode)
     if ceil_mode:
-        H, W = size
-        bottom += _overhang(H, f[0], s, top, bottom)
-        right += _overhang(W, f[1], s, left, right)
+        bottom += _overhang(size[0], f[0], s, top, bottom)
+        right += _overhang(size[-1], f[1], s, left, right)
     return *f, geometry(size, f, s, (top, bottom, left, right))
 
 
@@ -112,8 +111,10 @@ def max_pool2d(
 # --- The winner takes the blame ---
 
 
-@shapes("x (N, C, H, W) real, dy (N, C, h_out, w_out) real, "
-        "winners (N, C, h_out, w_out) integer")  # fmt: skip
+@shapes(
+    "x (N, C, H, W) real, dy (N, C, h_out, w_out) real, "
+    "winners (N, C, h_out, w_out) integer"
+)
 def max_pool2d_backward(
     dy: np.ndarray,
     x: np.ndarray,
@@ -351,7 +352,13 @@ class AvgPool2d(_Pool):
 
 
 class GlobalAvgPool2d(Layer):
-    """A layer that keeps the mean of each channel, as PyTorch's ``AdaptiveAvgPool2d(1)``."""
+    """A layer that keeps the mean of each channel, as PyTorch's ``AdaptiveAvgPool2d(1)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The input has not four axes, or holds other than floating-point numbers.
+    """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Return the means, shape (N, C, 1, 1), of images of any size."""
