@@ -15,45 +15,30 @@ from .shapes import check_integer, shapes
 
 __all__ = [
     "IMPLEMENTATIONS",
-    "choose_im2col",
     "CHOICES",
-    "check_implementation",
     "implementation_of",
+    "check_implementation",
     "conv2d",
     "conv2d_backward",
+    "Kernel",
+    "filter_size",
+    "check_where",
     "Conv2d",
 ]
 
 
-# --- One pair of functions, four times ---
+# --- One pair of functions, by name ---
 
 
-# Forward and backward, by name: the functions without their doors, for conv2d has checked.
+# The functions without their doors: conv2d has checked the arrays already.
 IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
     "loops": (conv2d_loops.behind, conv2d_loops_backward.behind),
     "im2col": (conv2d_im2col.behind, conv2d_im2col_backward.behind),
 }
-
-
-def choose_im2col(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
-    """Return the name of the fastest implementation so far, whatever the arrays."""
-    return "im2col"
-
-
-# What the other names mean depends on the arrays.
 CHOICES: dict[str, Callable[[np.ndarray, np.ndarray, int], str]] = {
-    "auto": choose_im2col,
-    "numpy": choose_im2col,
+    "auto": lambda x, W, dilation: "im2col",
+    "numpy": lambda x, W, dilation: "im2col",
 }
-
-
-def check_implementation(name: str) -> None:
-    """Raise unless there is an implementation of this name."""
-    names = (*CHOICES, *IMPLEMENTATIONS)
-    if name not in names:
-        raise ValueError(
-            f"implementation is {name!r}; expected one of {', '.join(names)}"
-        )
 
 
 def implementation_of(
@@ -66,6 +51,16 @@ def implementation_of(
     return IMPLEMENTATIONS[name]
 
 
+def check_implementation(name: str) -> str:
+    """Return the name, if there is an implementation of this name."""
+    names = (*CHOICES, *IMPLEMENTATIONS)
+    if name not in names:
+        raise ValueError(
+            f"implementation is {name!r}; expected one of {', '.join(names)}"
+        )
+    return name
+
+
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d(
     x: np.ndarray,
@@ -76,18 +71,14 @@ def conv2d(
     dilation: int = 1,
     implementation: str = "auto",
 ) -> np.ndarray:
-    """Cross-correlate, by the implementation asked for.
+    """Cross-correlate images with filters, by the implementation asked for.
 
     Implements {eq}`eq:conv-forward`.
 
     Parameters
     ----------
-    x : np.ndarray
-        The images, shape (N, C_in, H, W).
-    W : np.ndarray
-        The filters, shape (C_out, C_in, f_h, f_w), dtype as ``x``.
-    b : np.ndarray
-        The bias, shape (C_out,), dtype as ``x``.
+    x, W, b : np.ndarray
+        Images, filters and bias, of one dtype.
     stride, dilation : int
         The steps between windows and between the taps of one window.
     padding : int or tuple of int
@@ -98,18 +89,12 @@ def conv2d(
     Returns
     -------
     np.ndarray
-        The output z, shape (N, C_out, h_out, w_out), dtype as ``x``. The order of its axes in
-        memory depends on the implementation.
+        The output z, shape (N, C_out, h_out, w_out).
 
     Raises
     ------
-    TypeError
-        An argument has the wrong type, or the dtypes differ.
-    ValueError
-        The shapes do not fit, the filter is larger than the padded image, or the implementation
-        is unknown.
-    ModuleNotFoundError
-        The compiled loops are asked for, and Numba is not installed.
+    TypeError, ValueError
+        Arguments do not fit, or the implementation is unknown.
     """
     forward, _ = implementation_of(implementation, x, W, dilation)
     return forward(x, W, b, stride, padding, dilation)
@@ -126,41 +111,28 @@ def conv2d_backward(
     input_gradient: bool = True,
     implementation: str = "auto",
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Turn the gradient by a convolution's output into those by its input and parameters.
+    """Turn dz into the gradients dx (None where it is not wanted), dW and db.
 
     Implements {eq}`eq:conv-dx`, {eq}`eq:conv-dW` and {eq}`eq:conv-db`.
 
     Parameters
     ----------
     dz : np.ndarray
-        The gradient of the cost by the output, shape (N, C_out, h_out, w_out).
-    x, W : np.ndarray
-        What ``conv2d`` was given: shapes (N, C_in, H, W) and (C_out, C_in, f_h, f_w), dtype as
-        ``dz``.
-    stride, padding, dilation : int or tuple of int
-        What ``conv2d`` was given.
+        The gradient with respect to the output.
+    x, W, stride, padding, dilation, implementation
+        As in ``conv2d``.
     input_gradient : bool
-        Whether to compute ``dx``.
-    implementation : str
-        As in ``conv2d``; it need not be the one that computed the output.
+        Whether ``dx`` is wanted.
 
     Returns
     -------
-    dx : np.ndarray or None
-        Shape (N, C_in, H, W); None where ``input_gradient`` is false.
-    dW : np.ndarray
-        Shape (C_out, C_in, f_h, f_w).
-    db : np.ndarray
-        Shape (C_out,).
+    dx, dW, db : np.ndarray
+        The gradients with respect to ``x``, ``W`` and ``b``, shaped as these.
 
     Raises
     ------
-    TypeError
-        An argument has the wrong type, or the dtypes differ.
-    ValueError
-        The shapes do not fit, or the implementation is unknown.
-    ModuleNotFoundError
-        The compiled loops are asked for, and Numba is not installed.
+    TypeError, ValueError
+        As in ``conv2d``.
     """
     _, backward = implementation_of(implementation, x, W, dilation)
     return backward(dz, x, W, stride, padding, dilation, input_gradient)
@@ -169,7 +141,55 @@ def conv2d_backward(
 # --- The layer ---
 
 
-class Conv2d(Layer):
+Kernel = int | tuple[int, int]
+
+
+def filter_size(kernel_size: Kernel) -> tuple[int, int]:
+    """Return (f_h, f_w), for f where the filter is square or for the two."""
+    pair = isinstance(kernel_size, tuple | list)
+    f = tuple(kernel_size) if pair else (kernel_size, kernel_size)
+    if len(f) != 2:
+        raise ValueError(
+            f"kernel_size is {kernel_size!r}; expected f or (rows, columns)"
+        )
+    f_h, f_w = (check_integer("kernel_size", size, 1) for size in f)
+    return f_h, f_w
+
+
+def check_where(stride: int, padding: Padding, dilation: int) -> dict[str, object]:
+    """Return the three by name, if they say where a filter goes."""
+    stride = check_integer("stride", stride, 1)
+    dilation = check_integer("dilation", dilation, 1)
+    padding_sides(padding)
+    return {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+class _Filters(Layer):
+    """Filters with a bias, and where they go."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Kernel,
+        stride: int = 1,
+        padding: Padding = 0,
+        dilation: int = 1,
+        *,
+        rng: np.random.Generator,
+        dtype: type = np.float32,
+        implementation: str = "auto",
+    ) -> None:
+        super().__init__()
+        C_in = check_integer("in_channels", in_channels, 1)
+        C_out = check_integer("out_channels", out_channels, 1)
+        f_h, f_w = filter_size(kernel_size)
+        self.params = uniform_params((C_out, C_in, f_h, f_w), rng, dtype)
+        self.where = check_where(stride, padding, dilation)
+        self.implementation = check_implementation(implementation)
+
+
+class Conv2d(_Filters):
     """A convolutional layer: filters moved over images of several channels.
 
     Parameters
@@ -178,35 +198,17 @@ class Conv2d(Layer):
         The input's channels, and how many filters the layer has.
     kernel_size : int or tuple of int
         The filters' size: f for f × f, or (f_h, f_w).
-    stride, dilation : int
-        The steps between windows and between the taps of one window.
-    padding : int or tuple of int
-        Zeros around the image: p, (rows, columns), or (top, bottom, left, right).
+    stride, padding, dilation, implementation
+        As in ``conv2d``; the implementation may be changed later.
     rng : np.random.Generator
-        Draws the initial parameters, uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
+        Draws weight and bias uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
     dtype : type
-        The parameters' dtype; inputs must have the same.
-    implementation : str
-        Which functions compute it: ``"auto"``, ``"numpy"`` or a name in ``IMPLEMENTATIONS``, as
-        in ``use``. It may be changed later; the results are equal up to rounding, as long as all
-        numbers are finite.
-
-    Attributes
-    ----------
-    params : dict of str to np.ndarray
-        ``weight``, shape (out_channels, in_channels, f_h, f_w), and ``bias``, shape
-        (out_channels,), as in PyTorch.
-    grads : dict of str to np.ndarray
-        Their gradients, from the latest ``backward``.
+        The parameters' dtype, and hence that of the input.
 
     Raises
     ------
-    TypeError
-        A size is no integer.
-    ValueError
-        A size is too small, there are too many of them, or the implementation is unknown.
-    ModuleNotFoundError
-        The compiled loops are asked for, and Numba is not installed.
+    TypeError, ValueError
+        A size is wrong, or the implementation is unknown.
 
     Examples
     --------
@@ -217,42 +219,8 @@ class Conv2d(Layer):
     (100, 4, 28, 28)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int = 1,
-        padding: Padding = 0,
-        dilation: int = 1,
-        *,
-        rng: np.random.Generator,
-        dtype: type = np.float32,
-        implementation: str = "auto",
-    ) -> None:
-        super().__init__()
-        f = (
-            tuple(kernel_size)
-            if isinstance(kernel_size, tuple | list)
-            else (kernel_size,) * 2
-        )
-        if len(f) != 2:
-            raise ValueError(
-                f"kernel_size is {kernel_size!r}; expected f or (rows, columns)"
-            )
-        in_channels = check_integer("in_channels", in_channels, 1)
-        out_channels = check_integer("out_channels", out_channels, 1)
-        f = tuple(check_integer("kernel_size", size, 1) for size in f)
-        check_integer("stride", stride, 1)
-        check_integer("dilation", dilation, 1)
-        padding_sides(padding)
-        self.params = uniform_params((out_channels, in_channels, *f), rng, dtype)
-        check_implementation(implementation)
-        self.implementation = implementation
-        self.where = {"stride": stride, "padding": padding, "dilation": dilation}
-
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Compute the output, shape (N, out_channels, h_out, w_out); remember ``x``, uncopied."""
+        """Compute z, shape (N, out_channels, h_out, w_out); remember ``x``, uncopied."""
         W, b = self.params["weight"], self.params["bias"]
         z = conv2d(x, W, b, **self.where, implementation=self.implementation)
         self._seen = x
@@ -261,15 +229,10 @@ class Conv2d(Layer):
     def backward(
         self, dy: np.ndarray, *, input_gradient: bool = True
     ) -> np.ndarray | None:
-        """Fill ``grads``; return the gradient by the input, or None where it isn't wanted."""
-        dx, dW, db = conv2d_backward(
-            dy,
-            self._recall(),
-            self.params["weight"],
-            **self.where,
-            input_gradient=input_gradient,
-            implementation=self.implementation,
-        )
+        """Fill ``grads``; return dx, or None where it isn't wanted."""
+        x, W = self._recall(), self.params["weight"]
+        how = {"input_gradient": input_gradient, "implementation": self.implementation}
+        dx, dW, db = conv2d_backward(dy, x, W, **self.where, **how)
         self.grads = {"weight": dW, "bias": db}
         return dx
 

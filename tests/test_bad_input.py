@@ -25,7 +25,7 @@ from cnn.activations import (
     tanh_backward,
 )
 from cnn.backend import use
-from cnn.conv import Conv2d, conv2d, conv2d_backward
+from cnn.conv import Conv2d, check_where, conv2d, conv2d_backward, filter_size
 from cnn.correlation import (
     check_conv,
     conv2d_loops,
@@ -126,6 +126,8 @@ from cnn.pooling import (
     MaxPool2d,
     avg_pool2d,
     avg_pool2d_backward,
+    global_avg_pool2d,
+    global_avg_pool2d_backward,
     max_pool2d,
     max_pool2d_backward,
     pool_geometry,
@@ -274,6 +276,11 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "avg_pool2d_backward": (
         lambda dy, x: avg_pool2d_backward(dy, x, 2),
         {"dy": f(2, 3, 3, 2), "x": X},
+    ),
+    "global_avg_pool2d": (global_avg_pool2d, {"x": X}),
+    "global_avg_pool2d_backward": (
+        global_avg_pool2d_backward,
+        {"dy": f(2, 3, 1, 1), "x": X},
     ),
     "MaxPool2d": (lambda x: MaxPool2d(2)(x), {"x": X}),
     "AvgPool2d": (lambda x: AvgPool2d(2)(x), {"x": X}),
@@ -760,15 +767,10 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: windows(X, 4, 2, G), ValueError, (str(X.shape),)),
     ],
     # im2col
-    "empty": [
-        (lambda: empty((2, -1), float), ValueError, ("negative",)),
-        (lambda: empty((-300, -300), float), ValueError, ("negative",)),
-        (lambda: empty((2.5,), float), TypeError, ("float",)),
-        (lambda: empty((2,), "no dtype"), TypeError, ("no dtype",)),
-    ],
     "im2col": [
         (lambda: im2col(f(2, 3, 5, 5), 3, 2, G), ValueError, ("(2, 3, 5, 5)",)),
         (lambda: im2col(X, 4, 2, G), ValueError, (str(X.shape), "(N, C, 7, 5)")),
+        (lambda: im2col(X[0], 3, 2, G), ValueError, ("(3, 6, 5)", "(N, C, H, W)")),
     ],
     "conv2d_im2col": [
         (lambda: conv2d_im2col(**CONV, stride=0), ValueError, ("stride is 0",)),
@@ -965,8 +967,24 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (
             lambda: back(Conv2d(3, 2, 3, **NET), X, X),
             ValueError,
-            (str(X.shape), "(2, 2, 4, 3)"),
+            (str(X.shape), "(2, 2, h_out, w_out)"),
         ),
+        (
+            lambda: back(Conv2d(3, 2, 3, **NET), X, X[:, :2]),
+            ValueError,
+            ("(2, 2, 6, 5)", "(2, 2, 4, 3)"),
+        ),
+    ],
+    "filter_size": [
+        (lambda: filter_size((3, 3, 3)), ValueError, ("(3, 3, 3)", "f or (rows")),
+        (lambda: filter_size((3, 0)), ValueError, ("kernel_size is 0",)),
+        (lambda: filter_size("3"), TypeError, ("kernel_size is '3'",)),
+    ],
+    "check_where": [
+        (lambda: check_where(0, 0, 1), ValueError, ("stride is 0",)),
+        (lambda: check_where((2, 2), 0, 1), TypeError, ("stride is (2, 2)",)),
+        (lambda: check_where(1, "same", 1), TypeError, ("same",)),
+        (lambda: check_where(1, 0, 1.5), TypeError, ("dilation is 1.5",)),
     ],
     # pooling
     "pool_geometry": [
