@@ -1,4 +1,4 @@
-"""Optimisers.
+"""How far to step.
 
 Exported from book/08-optimizers.ipynb: edit the chapter and run `make export`.
 """
@@ -13,10 +13,15 @@ from .network import check_state
 from .shapes import check_array, check_same_dtype
 
 __all__ = [
-    "Optimizer",
+    "Params",
+    "Rate",
     "check_params",
     "check_grads",
     "check_share",
+    "check_optimizer",
+    "check_adam",
+    "Bookkeeping",
+    "Optimizer",
     "SGD",
     "adam_update",
     "Adam",
@@ -27,80 +32,11 @@ __all__ = [
 # --- In code ---
 
 
-class Optimizer:
-    """What optimisers share: parameters, a learning rate, a count of steps, and memories.
-
-    A new optimiser is a subclass that names its ``memories``, arrays shaped as the parameter that
-    begin as zeros, and writes ``update``.
-    """
-
-    memories: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float],
-        weight_decay: float = 0.0,
-    ) -> None:
-        check_params(params)
-        if not callable(lr) and not 0 < lr < math.inf:
-            raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
-        check_share("weight_decay", weight_decay, math.inf)
-        self.params, self.lr, self.t = dict(params), lr, 0
-        self.weight_decay = float(weight_decay)
-        self.memory = {
-            name: {m: np.zeros_like(theta) for m in self.memories}
-            for name, theta in params.items()
-        }
-
-    def step(self, grads: Mapping[str, np.ndarray]) -> None:
-        """Change every parameter once, by the gradient of the same name."""
-        check_grads(grads, self.params)
-        gamma = self.rate()
-        self.t += 1
-        for name, theta in self.params.items():
-            g = self.decay(theta, grads[name], gamma)
-            self.update(theta, g, gamma, **self.memory[name])
-
-    def rate(self) -> float:
-        """Return this step's learning rate."""
-        gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
-        if not 0 <= gamma < math.inf:
-            raise ValueError(
-                f"the schedule's rate at t = {self.t} is {gamma}; expected 0 or more"
-            )
-        return gamma
-
-    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
-        """Return the gradient with the weight decay's share, g + λ θ.
-
-        Implements {eq}`eq:decay-coupled`.
-        """
-        return g + self.weight_decay * theta if self.weight_decay else g
-
-    def update(
-        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
-    ) -> None:
-        """Change one parameter, and its memories, in place."""
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the count of steps, ``"t"``, and a copy of each memory, as ``"m.0.weight"``."""
-        state = {"t": np.array(self.t, np.int64)}
-        for name, memory in self.memory.items():
-            state |= {f"{m}.{name}": a.copy() for m, a in memory.items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what ``state_dict`` returned: all of it, or nothing and an error."""
-        check_state(state, self.state_dict())
-        self.t = int(state["t"])
-        for name, memory in self.memory.items():
-            for m, a in memory.items():
-                a[...] = state[f"{m}.{name}"]
+Params = Mapping[str, np.ndarray]
+Rate = float | Callable[[int], float]
 
 
-def check_params(params: Mapping[str, np.ndarray]) -> None:
+def check_params(params: Params) -> None:
     """Raise unless these are arrays that can be trained, each under one name."""
     if not params:
         raise ValueError("params is empty: there is nothing to optimise")
@@ -118,12 +54,12 @@ def check_params(params: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def check_grads(
-    grads: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
-) -> None:
+def check_grads(grads: Params, params: Params) -> None:
     """Raise unless there is a gradient for each parameter, and for nothing else."""
     if grads.keys() != params.keys():
-        raise KeyError(f"grads has the names {sorted(grads)}; expected {sorted(params)}")
+        raise KeyError(
+            f"grads has the names {sorted(grads)}; expected {sorted(params)}"
+        )
     for name, theta in params.items():
         g = grads[name]
         fits = isinstance(g, np.ndarray) and g.shape == theta.shape
@@ -137,6 +73,90 @@ def check_share(name: str, value: float, end: float = 1) -> None:
     if not 0 <= value < end:
         below = "" if end == math.inf else f" and below {end}"
         raise ValueError(f"{name} is {value}; expected a number, at least 0{below}")
+
+
+def check_optimizer(params: Params, lr: Rate, weight_decay: float) -> None:
+    """Raise unless an optimiser can be made of these."""
+    check_params(params)
+    if not callable(lr) and not 0 < lr < math.inf:
+        raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
+    check_share("weight_decay", weight_decay, math.inf)
+
+
+def check_adam(betas: tuple[float, float], eps: float) -> None:
+    """Raise unless Adam's averages forget, and its ε is not negative."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(
+            f"betas is {betas}; expected two numbers, at least 0 and below 1"
+        )
+    check_share("eps", eps, math.inf)
+
+
+class Bookkeeping:
+    """A count of steps, the rate of the next one, and memories that a later run can take over."""
+
+    lr: Rate
+    t: int
+    memories: tuple[str, ...] = ()
+    memory: dict[str, dict[str, np.ndarray]]
+
+    def rate(self) -> float:
+        """Return this step's learning rate."""
+        gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(
+                f"the schedule's rate at t = {self.t} is {gamma}; expected 0 or more"
+            )
+        return gamma
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the count of steps, ``"t"``, and a copy of each memory, as ``"m.0.weight"``."""
+        state = {"t": np.array(self.t, np.int64)}
+        for name, memory in self.memory.items():
+            state |= {f"{m}.{name}": a.copy() for m, a in memory.items()}
+        return state
+
+    def load_state_dict(self, state: Params) -> None:
+        """Go on from what ``state_dict`` returned: all of it, or nothing and an error."""
+        check_state(state, self.state_dict())
+        self.t = int(state["t"])
+        for name, memory in self.memory.items():
+            for m, a in memory.items():
+                a[...] = state[f"{m}.{name}"]
+
+
+class Optimizer(Bookkeeping):
+    """What optimisers share. A new one names its ``memories`` and writes ``update``."""
+
+    def __init__(self, params: Params, lr: Rate, weight_decay: float = 0.0) -> None:
+        check_optimizer(params, lr, weight_decay)
+        self.params, self.lr, self.t = dict(params), lr, 0
+        self.weight_decay = float(weight_decay)
+        self.memory = {
+            k: {m: np.zeros_like(a) for m in self.memories} for k, a in params.items()
+        }
+
+    def step(self, grads: Params) -> None:
+        """Change every parameter once, by the gradient of the same name."""
+        check_grads(grads, self.params)
+        gamma = self.rate()
+        self.t += 1
+        for name, theta in self.params.items():
+            g = self.decay(theta, grads[name], gamma)
+            self.update(theta, g, gamma, **self.memory[name])
+
+    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
+        """Return the gradient with the weight decay's share, g + λ θ.
+
+        Implements {eq}`eq:decay-coupled`.
+        """
+        return g + self.weight_decay * theta if self.weight_decay else g
+
+    def update(
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
+    ) -> None:
+        """Change one parameter, and its memories, in place."""
+        raise NotImplementedError
 
 
 class SGD(Optimizer):
@@ -164,11 +184,7 @@ class SGD(Optimizer):
     memories = ("v",)
 
     def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float],
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        self, params: Params, lr: Rate, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, lr, weight_decay)
         check_share("momentum", momentum)
@@ -178,15 +194,12 @@ class SGD(Optimizer):
         self, theta: np.ndarray, g: np.ndarray, gamma: float, v: np.ndarray
     ) -> None:
         """Set v ← μ v + g, then θ ← θ - γ v, in place."""
-        v *= self.momentum
-        v += g
+        v[...] = self.momentum * v + g
         theta -= gamma * v
 
     def __repr__(self) -> str:
-        return (
-            f"SGD(lr={self.lr}, momentum={self.momentum}, "
-            f"weight_decay={self.weight_decay})"
-        )
+        settings = f"lr={self.lr}, momentum={self.momentum}"
+        return f"SGD({settings}, weight_decay={self.weight_decay})"
 
 
 # --- Adam ---
@@ -242,36 +255,26 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float] = 1e-3,
+        params: Params,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                f"betas is {betas}; expected two numbers, at least 0 and below 1"
-            )
-        check_share("eps", eps, math.inf)
+        check_adam(betas, eps)
         self.betas, self.eps = betas, eps
 
     def update(
-        self,
-        theta: np.ndarray,
-        g: np.ndarray,
-        gamma: float,
-        m: np.ndarray,
-        v: np.ndarray,
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
     ) -> None:
         """Take step number ``self.t``, in place."""
+        m, v = memory["m"], memory["v"]
         self.rule(theta, g, m, v, self.t, gamma, self.betas, self.eps)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(lr={self.lr}, betas={self.betas}, eps={self.eps}, "
-            f"weight_decay={self.weight_decay})"
-        )
+        settings = f"lr={self.lr}, betas={self.betas}, eps={self.eps}"
+        return f"{type(self).__name__}({settings}, weight_decay={self.weight_decay})"
 
 
 # --- Schedules ---
@@ -303,11 +306,10 @@ class ExponentialDecay:
     def __post_init__(self) -> None:
         if not 0 <= self.gamma_min <= self.gamma_max < math.inf or not self.tau > 0:
             raise ValueError(
-                f"{self}: expected 0 <= gamma_min <= gamma_max, and tau above 0"
+                f"{self}: expected 0 <= gamma_min <= gamma_max and tau > 0"
             )
 
     def __call__(self, t: int) -> float:
         """Return the learning rate of step ``t``, counted from 0."""
-        return self.gamma_min + (self.gamma_max - self.gamma_min) * math.exp(
-            -t / self.tau
-        )
+        share = math.exp(-t / self.tau)
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * share
