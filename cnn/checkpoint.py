@@ -23,7 +23,7 @@ from .optimizers import Optimizer
 from .recipes import SEED
 from .training import History, check_run, evaluate, loop, train_step
 
-__all__ = ["iterations", "save", "identify", "resume", "fit", "train"]
+__all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
 
 # --- What the next step depends on ---
@@ -59,16 +59,18 @@ def iterations(
 # --- What goes into the file ---
 
 
+Parts = tuple[Sequential, Optimizer, np.random.Generator]
+
+
 def save(
     path: str | os.PathLike,
     run: dict[str, str],
-    net: Sequential,
-    optimizer: Optimizer,
-    rng: np.random.Generator,
+    parts: Parts,
     shuffled: dict,
     history: History,
 ) -> None:
     """Write a checkpoint: all that the rest of the run depends on."""
+    net, optimizer, rng = parts
     record = {
         "run": run,
         "rng": shuffled,
@@ -94,15 +96,9 @@ def _generators(
 # --- Whose checkpoint is it? ---
 
 
-def identify(
-    net: Sequential,
-    optimizer: Optimizer,
-    data: Dataset,
-    rng: np.random.Generator,
-    **counts: int,
-) -> dict[str, str]:
+def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
     """Say what makes this run this run; two runs with the same answers can share a checkpoint."""
-    checksum = 0
+    (net, optimizer, rng), checksum = parts, 0
     for a in data[1:]:
         checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
     images = f"{len(data.x_train)} + {len(data.x_test)} images"
@@ -129,17 +125,13 @@ def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
 
 
 def resume(
-    path: str | os.PathLike,
-    run: dict[str, str],
-    net: Sequential,
-    optimizer: Optimizer,
-    rng: np.random.Generator,
-    total: int,
+    path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
 ) -> tuple[History, dict]:
     """Put network, optimiser and generators where the checkpoint left them, or change nothing.
 
-    Returns the history until then, and the state of ``rng`` before the latest shuffle.
+    Returns the history until then, and the generator's state before the latest shuffle.
     """
+    net, optimizer, rng = parts
     arrays, generators = load_arrays(path), _generators(net, rng)
     try:
         record = json.loads(arrays.pop("record").tobytes())
@@ -187,18 +179,13 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 def _fit_and_keep(
-    path: str | os.PathLike,
-    net: Sequential,
-    optimizer: Optimizer,
-    data: Dataset,
-    rng: np.random.Generator,
-    total: int,
-    **how: int,
+    path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
 ) -> History:
     """Train from the checkpoint if there is one, else from the start, and keep new ones."""
-    run, history, state = identify(net, optimizer, data, rng, **how), History(), None
+    (net, optimizer, rng), run = parts, identify(parts, data, **how)
+    history, state = History(), None
     if Path(path).exists():
-        history, state = resume(path, run, net, optimizer, rng, total)
+        history, state = resume(path, run, parts, total)
     N, done = len(data.x_train), len(history.loss)
 
     def step(batch: tuple[np.ndarray, dict]) -> float:
@@ -207,7 +194,7 @@ def _fit_and_keep(
         return train_step(net, optimizer, data.x_train[i], data.y_train[i])
 
     def keep() -> None:
-        save(path, run, net, optimizer, rng, state, history)
+        save(path, run, parts, state, history)
 
     net.train()
     dealt = iterations(N, how["batch_size"], rng, total, done, state)
@@ -231,12 +218,9 @@ def fit(
     Parameters
     ----------
     net, optimizer : Sequential, Optimizer
-        The network, changed in place and left in training mode, and an optimiser made of
-        ``net.params``.
-    data : Dataset
-        What to learn from and what to test on.
-    epochs : int
-        How many times each training image is seen.
+        The network, changed in place, and an optimiser made of ``net.params``.
+    data, epochs : Dataset, int
+        What to learn from and what to test on; how many times each training image is seen.
     rng : np.random.Generator
         Shuffles the images, once an epoch. Its seed is part of what makes a run this run.
     batch_size, every : int
@@ -253,8 +237,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, the data do not fit each other or the network, they hold NaN
-        or infinity, or the checkpoint is damaged or belongs to another run.
+        An argument is out of range, the data do not fit or hold NaN or infinity, or the
+        checkpoint is damaged or belongs to another run.
     FloatingPointError
         The cost became NaN or infinite; the message says at which iteration.
     """
@@ -262,7 +246,7 @@ def fit(
     if checkpoint is None:
         return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
     total = check_run(data, epochs, **how)
-    return _fit_and_keep(checkpoint, net, optimizer, data, rng, total, **how)
+    return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
 
 
 def train(
@@ -278,17 +262,12 @@ def train(
 
     Parameters
     ----------
-    data : Dataset
-        What to learn from and what to test on: images of 28×28 pixels, any number of classes.
+    data, epochs : Dataset, int
+        Images of 28×28 pixels, any number of classes; by default 15 epochs, 120 for the digits.
     model, recipe : str
-        Which network, ``"simple"`` or ``"deep"``; how, ``"constant"``, ``"schedule"`` or
-        ``"dropout"``.
-    epochs : int, optional
-        How many times each image is seen; by default 15, or 120 for the embedded digits.
-    seed : int
-        Where all chance comes from.
-    checkpoint : path-like, optional
-        A file written at each test; where it exists, training goes on from it.
+        ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
+    seed, checkpoint : int, path-like
+        Where all chance comes from; as for ``fit``.
 
     Returns
     -------

@@ -16,10 +16,10 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_magic, write_array
 
 from . import data
 from .data import MNIST_FILES, Dataset, digits, find
@@ -149,10 +149,7 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
             for name, a in arrays.items():
                 undated = zipfile.ZipInfo(f"{name}.npy")
                 with archive.open(undated, "w", force_zip64=True) as member:
-                    version = (1, 0)
-                    np.lib.format.write_array(
-                        member, np.asarray(a), version, allow_pickle=False
-                    )
+                    write_array(member, np.asarray(a), (1, 0), allow_pickle=False)
 
     replace_file(path, write)
 
@@ -165,10 +162,10 @@ def _read_array(
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed; expected what np.savez writes")
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
+        version = read_magic(member)
         if version != (1, 0):
             raise ValueError(f"{name} has format {version}; expected (1, 0)")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        shape, fortran, dtype = read_array_header_1_0(member)
         if dtype.hasobject:
             raise ValueError(f"{name} holds Python objects; expected numbers")
         promised = member.tell() + math.prod(shape) * dtype.itemsize
@@ -207,12 +204,8 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     content = Path(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return {
-                info.filename.removesuffix(".npy"): _read_array(
-                    archive, info, len(content)
-                )
-                for info in archive.infolist()
-            }
+            names = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            return {k: _read_array(archive, m, len(content)) for k, m in names.items()}
     except (ValueError, RuntimeError, *_DAMAGED) as err:
         raise ValueError(f"{path} is damaged, or no file of arrays: {err}") from err
 
@@ -242,8 +235,7 @@ def save_weights(path: str | os.PathLike, net: Sequential) -> None:
 def load_weights(path: str | os.PathLike) -> Sequential:
     """Read one of the two networks, with its weights, from a safetensors file.
 
-    Which network it is, with how many classes, with dropout or without, is read from the names
-    and shapes of the arrays: a file that PyTorch's twin has written will do.
+    Which network it is, with how many classes, with dropout or not, is read from names and shapes.
 
     Parameters
     ----------
@@ -311,30 +303,25 @@ MNIST_MIRRORS = (
 def download_mnist(folder: str | os.PathLike) -> None:
     """Fetch MNIST's missing files into ``folder``, trying each mirror, and check their SHA-256."""
     missing = [name for name in MNIST_FILES if not find(Path(folder), name)]
-    if not missing:
-        return
+    for name in missing:
+        _fetch(Path(folder), f"{name}.gz", f"sha256:{MNIST_SHA256[name]}")
+
+
+def _fetch(folder: Path, name: str, known_hash: str) -> None:
+    """Fetch one file from the first mirror that gives an intact one."""
     try:
         import pooch
     except ImportError as err:
         reason = "downloading needs the package pooch: pip install pooch"
         raise ImportError(reason) from err
     pooch.get_logger().setLevel("ERROR")
-    for name in missing:
-        _fetch(pooch, Path(folder), f"{name}.gz", f"sha256:{MNIST_SHA256[name]}")
-
-
-def _fetch(pooch: ModuleType, folder: Path, name: str, known_hash: str) -> None:
-    """Fetch one file from the first mirror that gives an intact one."""
-    tried = []
-    for mirror in MNIST_MIRRORS:
-        downloader = pooch.HTTPDownloader(timeout=10)
+    fetch, tried = pooch.HTTPDownloader(timeout=10), []
+    for url in MNIST_MIRRORS:
         try:
-            pooch.retrieve(
-                mirror + name, known_hash, name, folder, downloader=downloader
-            )
+            pooch.retrieve(url + name, known_hash, name, folder, downloader=fetch)
             return
         except (OSError, ValueError) as err:
-            tried.append(f"{mirror}: {type(err).__name__}")
+            tried.append(f"{url}: {type(err).__name__}")
     raise ConnectionError(
         f"{name} could not be downloaded ({'; '.join(tried)}): copy MNIST's four files "
         f"into {folder} and call again"
@@ -353,11 +340,9 @@ def load(root: str | os.PathLike | None = None, download: bool = False) -> Datas
 
     Parameters
     ----------
-    root : path-like, optional
-        The folder that holds ``MNIST/raw``, as torchvision lays it out; by default the
-        environment variable ``CNN_DATA``, or else ``data``.
-    download : bool
-        Whether to fetch what is missing (11.6 MB).
+    root, download : path-like, bool, optional
+        The folder that holds ``MNIST/raw``, as torchvision lays it out; by default what
+        ``CNN_DATA`` names, or ``data``. Whether to fetch what is missing (11.6 MB).
 
     Returns
     -------

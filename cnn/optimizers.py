@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .network import check_state
-from .shapes import check_array, check_same_dtype
+from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
     "Params",
@@ -61,11 +61,10 @@ def check_grads(grads: Params, params: Params) -> None:
             f"grads has the names {sorted(grads)}; expected {sorted(params)}"
         )
     for name, theta in params.items():
-        g = grads[name]
-        fits = isinstance(g, np.ndarray) and g.shape == theta.shape
-        if not fits or g.dtype != theta.dtype:
-            check_array(f"grads[{name!r}]", g, theta.shape, "the parameter's shape")
-            check_same_dtype(parameter=theta, gradient=g)
+        check_array(
+            f"grads[{name!r}]", grads[name], theta.shape, "the parameter's shape"
+        )
+        check_same_dtype(parameter=theta, gradient=grads[name])
 
 
 def check_share(name: str, value: float, end: float = 1) -> None:
@@ -166,19 +165,15 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    momentum : float
-        The share μ of the velocity that a step keeps.
-    weight_decay : float
-        The share λ of each parameter that is added to its gradient; 0 for none.
+    params, lr : mapping of str to np.ndarray, float or callable
+        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+    momentum, weight_decay : float
+        The share μ of the velocity that a step keeps; the share λ of decay; 0 for none.
 
     Raises
     ------
-    ValueError
-        ``momentum`` is below 0 or not below 1; ``lr``, ``params`` or ``weight_decay`` is unfit.
+    TypeError, ValueError
+        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("v",)
@@ -205,6 +200,7 @@ class SGD(Optimizer):
 # --- Adam ---
 
 
+@shapes("theta (...), g (...), m (...), v (...)")
 def adam_update(
     theta: np.ndarray,
     g: np.ndarray,
@@ -232,22 +228,17 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    betas : tuple of float
-        The decay β₁ of the gradient's average and β₂ of its square's.
-    eps : float
-        A small ε that keeps the division finite; it stands outside the root, as in PyTorch.
+    params, lr : mapping of str to np.ndarray, float or callable
+        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+    betas, eps : tuple of float, float
+        The decay β₁ of the gradient's average and β₂ of its square's; ε, outside the root.
     weight_decay : float
         The share λ of each parameter that is added to its gradient; 0 for none.
 
     Raises
     ------
-    ValueError
-        A beta is below 0 or not below 1, or ``eps`` is negative; ``lr``, ``params`` or
-        ``weight_decay`` is unfit.
+    TypeError, ValueError
+        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("m", "v")
@@ -288,15 +279,13 @@ class ExponentialDecay:
 
     Parameters
     ----------
-    gamma_max, gamma_min : float
-        The rate at step 0, and the one that it tends to.
-    tau : float
-        After so many steps 1/e of the way is left.
+    gamma_max, gamma_min, tau : float
+        The rate at step 0, the one it tends to, and after how many steps 1/e of the way is left.
 
     Raises
     ------
     ValueError
-        A rate is negative, ``gamma_min`` exceeds ``gamma_max``, or ``tau`` is not positive.
+        Not ``0 <= gamma_min <= gamma_max``, or ``tau`` is not positive.
     """
 
     gamma_max: float
