@@ -28,7 +28,6 @@ __all__ = [
     "check_run",
     "check_data",
     "progress_bar",
-    "named",
 ]
 
 
@@ -170,14 +169,14 @@ def loop(
     begun = time.perf_counter() - (history.seconds[-1] if history.seconds else 0)
     with progress_bar(len(history.loss), total) as bar:
         for t, batch in enumerate(dealt, len(history.loss) + 1):
-            with named(t):
+            try:
                 history.loss.append(step(batch))
                 if t % every == 0 or t == total:
                     history.add_test(t, *test(), time.perf_counter() - begun)
                     keep()
-            if bar:
-                bar.set_postfix_str(str(history), refresh=False)
-                bar.update()
+            except FloatingPointError as err:
+                raise FloatingPointError(f"iteration {t}: {err}") from err
+            _show(bar, history)
     return history
 
 
@@ -234,10 +233,8 @@ def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager:
     return tqdm(initial=done, total=total, unit="it", disable=None)
 
 
-@contextlib.contextmanager
-def named(t: int) -> Iterator[None]:
-    """Put the iteration's number before the message of a number that ran away."""
-    try:
-        yield
-    except FloatingPointError as err:
-        raise FloatingPointError(f"iteration {t}: {err}") from err
+def _show(bar: Any, history: History) -> None:
+    """Move the bar on by one iteration, where there is a bar."""
+    if bar:
+        bar.set_postfix_str(str(history), refresh=False)
+        bar.update()

@@ -1718,7 +1718,6 @@ EXCEPTIONS = {
     "in_use": "changes modes and puts them back: test_training.py",
     "progress_bar": "shows what fit has checked: test_training.py",
     "loop": "is given functions, by those that have checked: test_training.py",
-    "named": "puts a number before a message: test_training.py",
     "History": "a record; check_history reads it where it comes from a file",
     "Bookkeeping": "the half of an optimiser that Optimizer inherits",
     "iterations": "deals out what fit has checked: test_checkpoint.py",
