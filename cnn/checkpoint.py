@@ -23,10 +23,10 @@ from .optimizers import Optimizer
 from .recipes import SEED
 from .training import History, check_run, evaluate, loop, train_step
 
-__all__ = ["iterations", "identify", "save", "resume", "fit", "train"]
+__all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
 
-# --- Going on after Ctrl-C ---
+# --- What the next step depends on ---
 
 
 def iterations(
@@ -41,8 +41,6 @@ def iterations(
 
     An epoch that was begun is dealt again, in the order that it got from the state ``shuffled``,
     and its first batches are skipped.
-
-    With each batch goes the generator's state before this epoch was shuffled.
     """
     t, per_epoch = done, math.ceil(N / batch_size)
     while t < total:
@@ -58,52 +56,21 @@ def iterations(
             yield i, shuffled
 
 
-def identify(
-    net: Sequential,
-    optimizer: Optimizer,
-    data: Dataset,
-    rng: np.random.Generator,
-    **counts: int,
-) -> dict[str, str]:
-    """Say what makes this run this run; two runs with the same answers can share a checkpoint."""
-    checksum = 0
-    for a in data[1:]:
-        checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
-    seeds, generators = [], _generators(net, rng)
-    for k, g in enumerate(generators):
-        first = generators.index(g)  # one may serve several
-        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
-        seeds.append(f"as {first}" if first < k else "/".join(map(str, seed)))
-    # the address of a schedule, say, is another one in every process
-    address = re.compile(" at 0x[0-9a-f]+")
-    return {
-        "network": address.sub("", repr(net)),
-        "optimizer": address.sub("", repr(optimizer)),
-        "data": f"{len(data.x_train)} + {len(data.x_test)} images, {data.name} {checksum:08x}",
-        "seed": ", ".join(seeds),
-        **{name: str(value) for name, value in counts.items()},
-    }
+# --- What goes into the file ---
 
 
-def _generators(
-    net: Sequential, rng: np.random.Generator
-) -> list[np.random.BitGenerator]:
-    """Return what the random numbers come from: the batches' order, then each layer's."""
-    attributes = (a for layer in net.modules() for a in vars(layer).values())
-    drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
-    return [generator.bit_generator for generator in (rng, *drawing)]
+Parts = tuple[Sequential, Optimizer, np.random.Generator]
 
 
 def save(
     path: str | os.PathLike,
     run: dict[str, str],
-    net: Sequential,
-    optimizer: Optimizer,
-    rng: np.random.Generator,
+    parts: Parts,
     shuffled: dict,
     history: History,
 ) -> None:
     """Write a checkpoint: all that the rest of the run depends on."""
+    net, optimizer, rng = parts
     record = {
         "run": run,
         "rng": shuffled,
@@ -117,62 +84,122 @@ def save(
     save_arrays(path, arrays)
 
 
-def resume(
-    path: str | os.PathLike,
-    run: dict[str, str],
-    net: Sequential,
-    optimizer: Optimizer,
-    rng: np.random.Generator,
-    total: int,
-) -> tuple[History, dict]:
-    """Put network, optimiser and generators where the checkpoint left them.
+def _generators(
+    net: Sequential, rng: np.random.Generator
+) -> list[np.random.BitGenerator]:
+    """Return what the random numbers come from: the batches' order, then each layer's."""
+    attributes = (a for layer in net.modules() for a in vars(layer).values())
+    drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
+    return [generator.bit_generator for generator in (rng, *drawing)]
 
-    Returns
-    -------
-    history : History
-        What was recorded until then.
-    shuffled : dict
-        The state of ``rng`` before the latest epoch was shuffled.
+
+# --- Whose checkpoint is it? ---
+
+
+def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
+    """Say what makes this run this run; two runs with the same answers can share a checkpoint."""
+    (net, optimizer, rng), checksum = parts, 0
+    for a in data[1:]:
+        checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
+    images = f"{len(data.x_train)} + {len(data.x_test)} images"
+    # the address of a schedule, say, is another one in every process
+    address = re.compile(" at 0x[0-9a-f]+")
+    return {
+        "network": address.sub("", repr(net)),
+        "optimizer": address.sub("", repr(optimizer)),
+        "data": f"{images}, {data.name} {checksum:08x}",
+        "seed": ", ".join(_seeds(_generators(net, rng))),
+        **{name: str(value) for name, value in counts.items()},
+    }
+
+
+def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
+    """Say where each generator began, or which of those before it is the same."""
+    for k, g in enumerate(generators):
+        first = generators.index(g)
+        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
+        yield f"as {first}" if first < k else "/".join(map(str, seed))
+
+
+# --- Going on ---
+
+
+def resume(
+    path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
+) -> tuple[History, dict]:
+    """Put network, optimiser and generators where the checkpoint left them, or change nothing.
+
+    Returns the history until then, and the generator's state before the latest shuffle.
     """
-    arrays = load_arrays(path)
+    net, optimizer, rng = parts
+    arrays, generators = load_arrays(path), _generators(net, rng)
     try:
         record = json.loads(arrays.pop("record").tobytes())
         history = history_from(record["history"])
-        for name, mine in run.items():
-            if record["run"][name] != mine:
-                raise ValueError(
-                    f"its {name} was {record['run'][name]}, this run has {mine}"
-                )
-        if len(history.loss) > total:
-            raise ValueError(
-                f"it is {len(history.loss)} iterations old, this run ends at {total}"
-            )
+        _check_run(record["run"], run, len(history.loss), total)
+        _check_states(record, generators)
         weights, memories = _part(arrays, "net/"), _part(arrays, "optimizer/")
-        check_state(weights, net.state_dict())
         check_state(memories, optimizer.state_dict())
-        shuffled, generators = record["rng"], _generators(net, rng)
-        draws = list(zip(generators, record["generators"], strict=True))
-        for g, drawn in [*draws, (rng.bit_generator, shuffled)]:
-            trial = type(g)(0)
-            trial.state = drawn  # raises where it is no state of this kind of generator
-        for g, drawn in draws:
-            g.state = drawn
         net.load_state_dict(weights)
         optimizer.load_state_dict(memories)
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise ValueError(
             f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
         ) from err
-    return history, shuffled
+    for g, state in zip(generators, record["generators"], strict=True):
+        g.state = state
+    return history, record["rng"]
+
+
+def _check_run(found: dict, run: dict[str, str], done: int, total: int) -> None:
+    """Raise unless the checkpoint is this run's, and not from beyond its end."""
+    for name, mine in run.items():
+        if found[name] != mine:
+            raise ValueError(f"its {name} was {found[name]}, this run has {mine}")
+    if done > total:
+        raise ValueError(f"it is {done} iterations old, this run ends at {total}")
+
+
+def _check_states(record: dict, generators: list[np.random.BitGenerator]) -> None:
+    """Raise unless the record holds a state for each generator, and for the shuffle."""
+    states = list(zip(generators, record["generators"], strict=True))
+    for g, state in [*states, (generators[0], record["rng"])]:
+        trial = type(g)(0)
+        trial.state = state  # raises where it is no state of this kind of generator
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with ``prefix``, without it."""
     return {
         k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)
     }
 
 
 # --- The loop, with a checkpoint ---
+
+
+def _fit_and_keep(
+    path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
+) -> History:
+    """Train from the checkpoint if there is one, else from the start, and keep new ones."""
+    (net, optimizer, rng), run = parts, identify(parts, data, **how)
+    history, state = History(), None
+    if Path(path).exists():
+        history, state = resume(path, run, parts, total)
+    N, done = len(data.x_train), len(history.loss)
+
+    def step(batch: tuple[np.ndarray, dict]) -> float:
+        nonlocal state
+        i, state = batch
+        return train_step(net, optimizer, data.x_train[i], data.y_train[i])
+
+    def keep() -> None:
+        save(path, run, parts, state, history)
+
+    net.train()
+    dealt = iterations(N, how["batch_size"], rng, total, done, state)
+    test = functools.partial(evaluate, net, data.x_test, data.y_test)
+    return loop(step, test, dealt, total, how["every"], history, keep)
 
 
 def fit(
@@ -191,18 +218,13 @@ def fit(
     Parameters
     ----------
     net, optimizer : Sequential, Optimizer
-        The network, changed in place and left in training mode, and an optimiser made of
-        ``net.params``.
-    data : Dataset
-        What to learn from and what to test on.
-    epochs : int
-        How many times each training image is seen.
+        The network, changed in place, and an optimiser made of ``net.params``.
+    data, epochs : Dataset, int
+        What to learn from and what to test on; how many times each training image is seen.
     rng : np.random.Generator
         Shuffles the images, once an epoch. Its seed is part of what makes a run this run.
-    batch_size : int
-        Images in a batch; an epoch's last batch may be smaller.
-    every : int
-        Test after so many iterations, and after the last one.
+    batch_size, every : int
+        Images in a batch (an epoch's last may be smaller); iterations between two tests.
     checkpoint : path-like, optional
         A file written at each test. Where it exists, training goes on from it, and ends with
         the same weights as if it had never stopped.
@@ -215,35 +237,16 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, the data do not fit each other or the network, they hold NaN
-        or infinity, or the checkpoint is damaged or belongs to another run.
+        An argument is out of range, the data do not fit or hold NaN or infinity, or the
+        checkpoint is damaged or belongs to another run.
     FloatingPointError
-        The cost became NaN or infinite; the message tells at which iteration.
+        The cost became NaN or infinite; the message says at which iteration.
     """
     how = {"batch_size": batch_size, "every": every}
     if checkpoint is None:
         return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
     total = check_run(data, epochs, **how)
-    run, history, before = identify(net, optimizer, data, rng, **how), History(), None
-    if Path(checkpoint).exists():
-        history, before = resume(checkpoint, run, net, optimizer, rng, total)
-    net.train()
-
-    def step(batch: tuple[np.ndarray, dict]) -> float:
-        nonlocal before
-        i, before = batch
-        return train_step(net, optimizer, data.x_train[i], data.y_train[i])
-
-    done, N = len(history.loss), len(data.x_train)
-    return loop(
-        step,
-        lambda: evaluate(net, data.x_test, data.y_test),
-        iterations(N, batch_size, rng, total, done, before),
-        total,
-        every,
-        history,
-        lambda: save(checkpoint, run, net, optimizer, rng, before, history),
-    )
+    return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
 
 
 def train(
@@ -259,32 +262,22 @@ def train(
 
     Parameters
     ----------
-    data : Dataset
-        What to learn from and what to test on: images of 28×28 pixels, any number of classes.
+    data, epochs : Dataset, int
+        Images of 28×28 pixels, any number of classes; by default 15 epochs, 120 for the digits.
     model, recipe : str
-        Which network, ``"simple"`` or ``"deep"``; how, ``"constant"``, ``"schedule"`` or
-        ``"dropout"``.
-    epochs : int, optional
-        How many times each image is seen; by default 15, or 120 for the embedded digits.
-    seed : int
-        Where all chance comes from.
-    checkpoint : path-like, optional
-        A file written at each test; where it exists, training goes on from it.
+        ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
+    seed, checkpoint : int, path-like
+        Where all chance comes from; as for ``fit``.
 
     Returns
     -------
-    net : Sequential
-        The trained network.
-    history : History
-        Losses, test results and times.
+    net, history : Sequential, History
+        The trained network; losses, test results and times.
 
     Raises
     ------
-    TypeError, ValueError
-        The data are not what they should be, an argument is out of range, or the checkpoint is
-        damaged or belongs to another run.
-    FloatingPointError
-        The cost became NaN or infinite.
+    TypeError, ValueError, FloatingPointError
+        As ``fit``; or there is no such model or recipe.
     """
     how = functools.partial(fit, checkpoint=checkpoint)
     return recipes.train(data, model, recipe, epochs=epochs, seed=seed, fit=how)

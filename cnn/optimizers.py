@@ -1,6 +1,6 @@
-"""Optimisers.
+"""How far to step.
 
-Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit the chapters and run `make export`.
+Exported from book/08-optimizers.ipynb: edit the chapter and run `make export`.
 """
 
 import math
@@ -10,98 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from .network import check_state
-from .shapes import check_array, check_same_dtype
+from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
-    "Optimizer",
+    "Params",
+    "Rate",
     "check_params",
     "check_grads",
     "check_share",
+    "check_optimizer",
+    "check_adam",
+    "Bookkeeping",
+    "Optimizer",
     "SGD",
     "adam_update",
     "Adam",
     "ExponentialDecay",
-    "AdamW",
 ]
 
 
 # --- In code ---
 
 
-class Optimizer:
-    """What optimisers share: parameters, a learning rate, a count of steps, and memories.
-
-    A new optimiser is a subclass that names its ``memories``, arrays shaped as the parameter that
-    begin as zeros, and writes ``update``.
-    """
-
-    memories: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float],
-        weight_decay: float = 0.0,
-    ) -> None:
-        check_params(params)
-        if not callable(lr) and not 0 < lr < math.inf:
-            raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
-        check_share("weight_decay", weight_decay, math.inf)
-        self.params, self.lr, self.t = dict(params), lr, 0
-        self.weight_decay = float(weight_decay)
-        self.memory = {
-            name: {m: np.zeros_like(theta) for m in self.memories}
-            for name, theta in params.items()
-        }
-
-    def step(self, grads: Mapping[str, np.ndarray]) -> None:
-        """Change every parameter once, by the gradient of the same name."""
-        check_grads(grads, self.params)
-        gamma = self.rate()
-        self.t += 1
-        for name, theta in self.params.items():
-            g = self.decay(theta, grads[name], gamma)
-            self.update(theta, g, gamma, **self.memory[name])
-
-    def rate(self) -> float:
-        """Return this step's learning rate."""
-        gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
-        if not 0 <= gamma < math.inf:
-            raise ValueError(
-                f"the schedule's rate at t = {self.t} is {gamma}; expected 0 or more"
-            )
-        return gamma
-
-    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
-        """Return the gradient with the weight decay's share, g + λ θ.
-
-        Implements {eq}`eq:decay-coupled`.
-        """
-        return g + self.weight_decay * theta if self.weight_decay else g
-
-    def update(
-        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
-    ) -> None:
-        """Change one parameter, and its memories, in place."""
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the count of steps, ``"t"``, and a copy of each memory, as ``"m.0.weight"``."""
-        state = {"t": np.array(self.t, np.int64)}
-        for name, memory in self.memory.items():
-            state |= {f"{m}.{name}": a.copy() for m, a in memory.items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from what ``state_dict`` returned: all of it, or nothing and an error."""
-        check_state(state, self.state_dict())
-        self.t = int(state["t"])
-        for name, memory in self.memory.items():
-            for m, a in memory.items():
-                a[...] = state[f"{m}.{name}"]
+Params = Mapping[str, np.ndarray]
+Rate = float | Callable[[int], float]
 
 
-def check_params(params: Mapping[str, np.ndarray]) -> None:
+def check_params(params: Params) -> None:
     """Raise unless these are arrays that can be trained, each under one name."""
     if not params:
         raise ValueError("params is empty: there is nothing to optimise")
@@ -119,20 +54,17 @@ def check_params(params: Mapping[str, np.ndarray]) -> None:
             )
 
 
-def check_grads(
-    grads: Mapping[str, np.ndarray], params: Mapping[str, np.ndarray]
-) -> None:
+def check_grads(grads: Params, params: Params) -> None:
     """Raise unless there is a gradient for each parameter, and for nothing else."""
     if grads.keys() != params.keys():
         raise KeyError(
             f"grads has the names {sorted(grads)}; expected {sorted(params)}"
         )
     for name, theta in params.items():
-        g = grads[name]
-        fits = isinstance(g, np.ndarray) and g.shape == theta.shape
-        if not fits or g.dtype != theta.dtype:
-            check_array(f"grads[{name!r}]", g, theta.shape, "the parameter's shape")
-            check_same_dtype(parameter=theta, gradient=g)
+        check_array(
+            f"grads[{name!r}]", grads[name], theta.shape, "the parameter's shape"
+        )
+        check_same_dtype(parameter=theta, gradient=grads[name])
 
 
 def check_share(name: str, value: float, end: float = 1) -> None:
@@ -142,6 +74,90 @@ def check_share(name: str, value: float, end: float = 1) -> None:
         raise ValueError(f"{name} is {value}; expected a number, at least 0{below}")
 
 
+def check_optimizer(params: Params, lr: Rate, weight_decay: float) -> None:
+    """Raise unless an optimiser can be made of these."""
+    check_params(params)
+    if not callable(lr) and not 0 < lr < math.inf:
+        raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
+    check_share("weight_decay", weight_decay, math.inf)
+
+
+def check_adam(betas: tuple[float, float], eps: float) -> None:
+    """Raise unless Adam's averages forget, and its ε is not negative."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(
+            f"betas is {betas}; expected two numbers, at least 0 and below 1"
+        )
+    check_share("eps", eps, math.inf)
+
+
+class Bookkeeping:
+    """A count of steps, the rate of the next one, and memories that a later run can take over."""
+
+    lr: Rate
+    t: int
+    memories: tuple[str, ...] = ()
+    memory: dict[str, dict[str, np.ndarray]]
+
+    def rate(self) -> float:
+        """Return this step's learning rate."""
+        gamma = float(self.lr(self.t) if callable(self.lr) else self.lr)
+        if not 0 <= gamma < math.inf:
+            raise ValueError(
+                f"the schedule's rate at t = {self.t} is {gamma}; expected 0 or more"
+            )
+        return gamma
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return the count of steps, ``"t"``, and a copy of each memory, as ``"m.0.weight"``."""
+        state = {"t": np.array(self.t, np.int64)}
+        for name, memory in self.memory.items():
+            state |= {f"{m}.{name}": a.copy() for m, a in memory.items()}
+        return state
+
+    def load_state_dict(self, state: Params) -> None:
+        """Go on from what ``state_dict`` returned: all of it, or nothing and an error."""
+        check_state(state, self.state_dict())
+        self.t = int(state["t"])
+        for name, memory in self.memory.items():
+            for m, a in memory.items():
+                a[...] = state[f"{m}.{name}"]
+
+
+class Optimizer(Bookkeeping):
+    """What optimisers share. A new one names its ``memories`` and writes ``update``."""
+
+    def __init__(self, params: Params, lr: Rate, weight_decay: float = 0.0) -> None:
+        check_optimizer(params, lr, weight_decay)
+        self.params, self.lr, self.t = dict(params), lr, 0
+        self.weight_decay = float(weight_decay)
+        self.memory = {
+            k: {m: np.zeros_like(a) for m in self.memories} for k, a in params.items()
+        }
+
+    def step(self, grads: Params) -> None:
+        """Change every parameter once, by the gradient of the same name."""
+        check_grads(grads, self.params)
+        gamma = self.rate()
+        self.t += 1
+        for name, theta in self.params.items():
+            g = self.decay(theta, grads[name], gamma)
+            self.update(theta, g, gamma, **self.memory[name])
+
+    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
+        """Return the gradient with the weight decay's share, g + λ θ.
+
+        Implements {eq}`eq:decay-coupled`.
+        """
+        return g + self.weight_decay * theta if self.weight_decay else g
+
+    def update(
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
+    ) -> None:
+        """Change one parameter, and its memories, in place."""
+        raise NotImplementedError
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, with or without momentum.
 
@@ -149,29 +165,21 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    momentum : float
-        The share μ of the velocity that a step keeps.
-    weight_decay : float
-        The share λ of each parameter that is added to its gradient; 0 for none.
+    params, lr : mapping of str to np.ndarray, float or callable
+        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+    momentum, weight_decay : float
+        The share μ of the velocity that a step keeps; the share λ of decay; 0 for none.
 
     Raises
     ------
-    ValueError
-        ``momentum`` is below 0 or not below 1; ``lr``, ``params`` or ``weight_decay`` is unfit.
+    TypeError, ValueError
+        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("v",)
 
     def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float],
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        self, params: Params, lr: Rate, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, lr, weight_decay)
         check_share("momentum", momentum)
@@ -181,20 +189,18 @@ class SGD(Optimizer):
         self, theta: np.ndarray, g: np.ndarray, gamma: float, v: np.ndarray
     ) -> None:
         """Set v ← μ v + g, then θ ← θ - γ v, in place."""
-        v *= self.momentum
-        v += g
+        v[...] = self.momentum * v + g
         theta -= gamma * v
 
     def __repr__(self) -> str:
-        return (
-            f"SGD(lr={self.lr}, momentum={self.momentum}, "
-            f"weight_decay={self.weight_decay})"
-        )
+        settings = f"lr={self.lr}, momentum={self.momentum}"
+        return f"SGD({settings}, weight_decay={self.weight_decay})"
 
 
 # --- Adam ---
 
 
+@shapes("theta (...), g (...), m (...), v (...)")
 def adam_update(
     theta: np.ndarray,
     g: np.ndarray,
@@ -222,22 +228,17 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    betas : tuple of float
-        The decay β₁ of the gradient's average and β₂ of its square's.
-    eps : float
-        A small ε that keeps the division finite; it stands outside the root, as in PyTorch.
+    params, lr : mapping of str to np.ndarray, float or callable
+        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+    betas, eps : tuple of float, float
+        The decay β₁ of the gradient's average and β₂ of its square's; ε, outside the root.
     weight_decay : float
         The share λ of each parameter that is added to its gradient; 0 for none.
 
     Raises
     ------
-    ValueError
-        A beta is below 0 or not below 1, or ``eps`` is negative; ``lr``, ``params`` or
-        ``weight_decay`` is unfit.
+    TypeError, ValueError
+        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("m", "v")
@@ -245,36 +246,26 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float] = 1e-3,
+        params: Params,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                f"betas is {betas}; expected two numbers, at least 0 and below 1"
-            )
-        check_share("eps", eps, math.inf)
+        check_adam(betas, eps)
         self.betas, self.eps = betas, eps
 
     def update(
-        self,
-        theta: np.ndarray,
-        g: np.ndarray,
-        gamma: float,
-        m: np.ndarray,
-        v: np.ndarray,
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
     ) -> None:
         """Take step number ``self.t``, in place."""
+        m, v = memory["m"], memory["v"]
         self.rule(theta, g, m, v, self.t, gamma, self.betas, self.eps)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}(lr={self.lr}, betas={self.betas}, eps={self.eps}, "
-            f"weight_decay={self.weight_decay})"
-        )
+        settings = f"lr={self.lr}, betas={self.betas}, eps={self.eps}"
+        return f"{type(self).__name__}({settings}, weight_decay={self.weight_decay})"
 
 
 # --- Schedules ---
@@ -288,15 +279,13 @@ class ExponentialDecay:
 
     Parameters
     ----------
-    gamma_max, gamma_min : float
-        The rate at step 0, and the one that it tends to.
-    tau : float
-        After so many steps 1/e of the way is left.
+    gamma_max, gamma_min, tau : float
+        The rate at step 0, the one it tends to, and after how many steps 1/e of the way is left.
 
     Raises
     ------
     ValueError
-        A rate is negative, ``gamma_min`` exceeds ``gamma_max``, or ``tau`` is not positive.
+        Not ``0 <= gamma_min <= gamma_max``, or ``tau`` is not positive.
     """
 
     gamma_max: float
@@ -306,52 +295,10 @@ class ExponentialDecay:
     def __post_init__(self) -> None:
         if not 0 <= self.gamma_min <= self.gamma_max < math.inf or not self.tau > 0:
             raise ValueError(
-                f"{self}: expected 0 <= gamma_min <= gamma_max, and tau above 0"
+                f"{self}: expected 0 <= gamma_min <= gamma_max and tau > 0"
             )
 
     def __call__(self, t: int) -> float:
         """Return the learning rate of step ``t``, counted from 0."""
-        return self.gamma_min + (self.gamma_max - self.gamma_min) * math.exp(
-            -t / self.tau
-        )
-
-
-# --- Adam is different ---
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay: the weights shrink by themselves, whatever the gradient.
-
-    Implements {eq}`eq:decay-decoupled`.
-
-    Parameters
-    ----------
-    params : mapping of str to np.ndarray
-        The parameters by name; they are changed in place.
-    lr : float or callable
-        The learning rate γ, or a schedule: a function of the step, counted from 0.
-    betas, eps : tuple of float, float
-        As for ``Adam``.
-    weight_decay : float
-        λ: every step begins by taking the share γλ away from each parameter.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for ``Adam``.
-    """
-
-    def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
-        lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
-        """Shrink the parameter in place, and return its gradient as it is."""
-        theta *= 1 - gamma * self.weight_decay
-        return g
+        share = math.exp(-t / self.tau)
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * share

@@ -4,9 +4,7 @@ Exported from book/09-training.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib
-import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from .data import Dataset, batches
 from .losses import cross_entropy, cross_entropy_and_gradient, error_rate
 from .network import Sequential
 from .optimizers import Optimizer
-from .shapes import check_array, check_integer, check_same_dtype
+from .shapes import check_integer, shapes
 
 __all__ = [
     "train_step",
@@ -28,6 +26,7 @@ __all__ = [
     "loop",
     "fit",
     "check_run",
+    "check_data",
     "progress_bar",
 ]
 
@@ -42,14 +41,10 @@ def train_step(
 
     Parameters
     ----------
-    net : Sequential
-        The network; its parameters are changed in place.
-    optimizer : Optimizer
-        An optimiser made of ``net.params``.
-    x : np.ndarray
-        A batch of images, shape (N, C, H, W) or whatever the first layer takes.
-    y : np.ndarray
-        Their labels, shape (N,), integers.
+    net, optimizer : Sequential, Optimizer
+        The network, changed in place, and an optimiser made of ``net.params``.
+    x, y : np.ndarray
+        A batch: images of the shape that the first layer takes, and their labels, integers.
 
     Returns
     -------
@@ -58,10 +53,8 @@ def train_step(
 
     Raises
     ------
-    TypeError, ValueError
-        The batch does not fit the network, or a label is out of range.
-    FloatingPointError
-        A score is NaN or infinite.
+    TypeError, ValueError, FloatingPointError
+        The batch does not fit the network, a label is out of range, or a score is not finite.
     """
     z = net.forward(x)
     J, dz = cross_entropy_and_gradient(z, y)
@@ -73,6 +66,7 @@ def train_step(
 # --- How good is it? ---
 
 
+@shapes("x (N, ...), y (N) integer")
 def evaluate(
     net: Sequential, x: np.ndarray, y: np.ndarray, batch_size: int = 500
 ) -> tuple[float, float]:
@@ -84,10 +78,8 @@ def evaluate(
     ----------
     net : Sequential
         The network; its parameters stay as they are, and every layer's mode is put back.
-    x : np.ndarray
-        All the images, shape (N, C, H, W) or whatever the first layer takes.
-    y : np.ndarray
-        Their labels, shape (N,), integers.
+    x, y : np.ndarray
+        All the images, and their labels.
     batch_size : int
         How many images to compute at once: it changes the memory needed, not the result.
 
@@ -98,12 +90,9 @@ def evaluate(
 
     Raises
     ------
-    TypeError, ValueError
-        ``x`` is empty, ``y`` has another length, or they do not fit the network.
-    FloatingPointError
-        A score is NaN or infinite.
+    TypeError, ValueError, FloatingPointError
+        ``x`` is empty, they do not fit each other or the network, or a score is not finite.
     """
-    _check_examples("x", x, "y", y)
     check_integer("batch_size", batch_size, 1)
     J = error = 0.0
     with in_use(net):
@@ -117,18 +106,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def in_use(net: Sequential) -> Iterator[None]:
-    """Let a network compute as it will when it is used, and put each layer's mode back.
-
-    Parameters
-    ----------
-    net : Sequential
-        The network.
-
-    Yields
-    ------
-    None
-        Inside the ``with`` statement every layer is in evaluation mode.
-    """
+    """Let every layer compute as at inference, and put its mode back afterwards."""
     modes = [(layer, layer.training) for layer in net.modules()]
     net.eval()
     try:
@@ -136,14 +114,6 @@ def in_use(net: Sequential) -> Iterator[None]:
     finally:
         for layer, mode in modes:
             layer.training = mode
-
-
-def _check_examples(x_name: str, x: np.ndarray, y_name: str, y: np.ndarray) -> None:
-    """Raise unless ``x`` holds images and ``y`` one integer for each of them."""
-    check_array(x_name, x, ("N", *np.shape(x)[1:]))
-    check_array(
-        y_name, y, (len(x),), f"because {x_name} has shape {x.shape}", kind="integer"
-    )
 
 
 # --- What to write down ---
@@ -159,15 +129,8 @@ class History:
         The cost of every iteration's batch, before the step.
     iterations : list of int
         After how many iterations the network was tested.
-    test_loss, test_error : list of float
-        Cost and error rate on the test set, one for each of ``iterations``.
-    seconds : list of float
-        The time used until then, testing included, one for each of ``iterations``.
-
-    Raises
-    ------
-    ValueError
-        A list holds something else than finite numbers, or the lists do not fit together.
+    test_loss, test_error, seconds : list of float
+        For each of these, cost and error rate on the test set, and the time used until then.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -176,35 +139,6 @@ class History:
     test_error: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        for name, values in vars(self).items():
-            if not isinstance(values, list) or not all(map(_is_finite, values)):
-                raise ValueError(
-                    f"{name} is {values!r:.60}; expected a list of finite numbers"
-                )
-        tests = self.iterations
-        counts = {
-            len(v) for v in (tests, self.test_loss, self.test_error, self.seconds)
-        }
-        if len(counts) > 1:
-            raise ValueError(
-                f"the tests' lists have different lengths: {sorted(counts)}"
-            )
-        rising = all(
-            a < b for a, b in itertools.pairwise([0, *tests, len(self.loss) + 1])
-        )
-        if not rising or not all(isinstance(t, int) for t in tests):
-            raise ValueError(
-                f"iterations is {tests!r:.60}; expected integers that rise from at least 1 to at "
-                f"most {len(self.loss)}, the number of losses"
-            )
-
-    def __str__(self) -> str:
-        loss = f"loss {self.loss[-1]:.4f}" if self.loss else "no iteration yet"
-        return loss + (
-            f", test error {self.test_error[-1]:.2%}" if self.test_error else ""
-        )
-
     def add_test(self, t: int, loss: float, error: float, seconds: float) -> None:
         """Record one test, after iteration ``t``."""
         self.iterations.append(t)
@@ -212,9 +146,10 @@ class History:
         self.test_error.append(error)
         self.seconds.append(seconds)
 
-
-def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    def __str__(self) -> str:
+        loss = f"loss {self.loss[-1]:.4f}" if self.loss else "no iteration yet"
+        error = f", test error {self.test_error[-1]:.2%}" if self.test_error else ""
+        return loss + error
 
 
 # --- The whole loop ---
@@ -241,9 +176,7 @@ def loop(
                     keep()
             except FloatingPointError as err:
                 raise FloatingPointError(f"iteration {t}: {err}") from err
-            if bar:
-                bar.set_postfix_str(str(history), refresh=False)
-                bar.update()
+            _show(bar, history)
     return history
 
 
@@ -271,49 +204,37 @@ def fit(
 
 def check_run(data: Dataset, epochs: int, batch_size: int, every: int) -> int:
     """Raise unless a run can be made of these; return how many iterations it will have."""
-    counts = {"epochs": epochs, "batch_size": batch_size, "every": every}
-    for name, value in counts.items():
-        check_integer(name, value, 1)
-    _check_data(data)
+    check_integer("epochs", epochs, 1)
+    check_integer("batch_size", batch_size, 1)
+    check_integer("every", every, 1)
+    check_data(*data[1:])
     return epochs * math.ceil(len(data.x_train) / batch_size)
 
 
-def _check_data(data: Dataset) -> None:
-    """Raise unless the images are finite, of one shape and dtype, and have labels."""
-    _check_examples("x_train", data.x_train, "y_train", data.y_train)
-    _check_examples("x_test", data.x_test, "y_test", data.y_test)
-    expected = ("N", *data.x_train.shape[1:])
-    check_array(
-        "x_test",
-        data.x_test,
-        expected,
-        f"because x_train has shape {data.x_train.shape}",
-    )
-    check_same_dtype(x_train=data.x_train, x_test=data.x_test)
-    for name, x in (("x_train", data.x_train), ("x_test", data.x_test)):
-        finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+@shapes("x_train (N, ...), y_train (N) integer, x_test (M, ...), y_test (M) integer")
+def check_data(
+    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> None:
+    """Raise unless the images fit each other and their labels, and are finite."""
+    for name, x in (("x_train", x_train), ("x_test", x_test)):
+        finite = np.isfinite(x).reshape(len(x), -1).all(axis=1)
         if not finite.all():
-            n = finite.argmin()
             raise ValueError(
-                f"{name}[{n}] holds NaN or infinity; expected finite images"
+                f"{name}[{finite.argmin()}] holds NaN or infinity; expected finite images"
             )
 
 
 def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager:
-    """Return a progress bar that is silent where nobody watches, or nothing where tqdm is missing.
-
-    Parameters
-    ----------
-    done, total : int
-        How many iterations lie behind, and how many there are in all.
-
-    Returns
-    -------
-    context manager
-        To be used in a ``with`` statement: tqdm's bar, or None without tqdm.
-    """
+    """Return tqdm's bar, silent where nobody watches, or a context of None without tqdm."""
     try:
         from tqdm import tqdm
     except ImportError:
         return contextlib.nullcontext()
     return tqdm(initial=done, total=total, unit="it", disable=None)
+
+
+def _show(bar: Any, history: History) -> None:
+    """Move the bar on by one iteration, where there is a bar."""
+    if bar:
+        bar.set_postfix_str(str(history), refresh=False)
+        bar.update()

@@ -63,6 +63,16 @@ from cnn.shapes import (
     check_same_dtype,
     shapes,
 )
+from cnn.files import (
+    check_history,
+    history_from,
+    load,
+    load_history,
+    mnist,
+    network_of,
+    save_history,
+)
+from cnn.shapes import check_array, check_integer, check_labels, check_same_dtype
 from cnn.dense import linear, linear_backward
 from cnn.gradcheck import (
     check_gradient,
@@ -119,6 +129,11 @@ from cnn.optimizers import (
     ExponentialDecay,
     Optimizer,
     adam_update,
+    check_adam,
+    check_grads,
+    check_optimizer,
+    check_params,
+    check_share,
 )
 from cnn.pooling import (
     AvgPool2d,
@@ -143,7 +158,7 @@ from cnn.batchnorm import (
 from cnn.regularization import Dropout, dropout, dropout_backward
 from cnn.checkpoint import fit
 from cnn.files import load_arrays, save_arrays
-from cnn.training import History, evaluate, train_step
+from cnn.training import History, check_data, check_run, evaluate, train_step
 from cnn.visualize import (
     activations,
     confusion_matrix,
@@ -221,7 +236,7 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
         {"g": Z, "m": Z.copy(), "v": Z * Z},
     ),
     "adam_update": (
-        lambda g, m, v: adam_update(Z.copy(), g, m, v, Z.copy(), *ADAM),
+        lambda g, m, v: adam_update(Z.copy(), g, m, v, *ADAM),
         {"g": Z, "m": Z.copy(), "v": Z * Z},
     ),
     "check_conv": (check_conv, {"x": X, "W": W}),
@@ -260,6 +275,15 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "train_step": (
         lambda x, y: train_step(net := small(), SGD(net.params, 0.1), x, y),
         {"x": f32(2, 1, 3, 3), "y": LABELS},
+    ),
+    "check_data": (
+        check_data,
+        {
+            "x_train": f32(6, 1, 3, 3),
+            "y_train": np.arange(6),
+            "x_test": f32(4, 1, 3, 3),
+            "y_test": np.arange(4),
+        },
     ),
     "evaluate": (
         lambda x, y: evaluate(small(), x, y),
@@ -748,12 +772,12 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
     ],
     "adam_update": [
         (
-            lambda: adam_update(Z.copy(), f(3, 2), Z.copy(), Z * Z, Z.copy(), *ADAM),
+            lambda: adam_update(Z.copy(), f(3, 2), Z.copy(), Z * Z, *ADAM),
             ValueError,
             ("(3, 2)", "(2, 3)"),
         ),
         (
-            lambda: adam_update(Z.copy(), f(3), Z.copy(), Z * Z, Z.copy(), *ADAM),
+            lambda: adam_update(Z.copy(), f(3), Z.copy(), Z * Z, *ADAM),
             ValueError,
             ("g ", "(3,)", "(2, 3)"),
         ),
@@ -1261,6 +1285,24 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: kaiming_normal_(f(3), rng()), ValueError, ("(3,)",)),
         (lambda: kaiming_normal_(np.ones((3, 2), int), rng()), TypeError, ("int64",)),
     ],
+    "check_params": [
+        (lambda: check_params({}), ValueError, ("params", "empty")),
+        (lambda: check_params({"w": [1.0]}), TypeError, ("params['w']", "list")),
+        (lambda: check_params({"w": f(2) * 1j}), TypeError, ("complex128", "real")),
+    ],
+    "check_grads": [
+        (lambda: check_grads({}, THETA), KeyError, ("'w'",)),
+        (lambda: check_grads({"w": None}, THETA), TypeError, ("NoneType", "(2, 3)")),
+    ],
+    "check_share": [(lambda: check_share("μ", 1), ValueError, ("μ is 1", "below 1"))],
+    "check_optimizer": [
+        (lambda: check_optimizer(THETA, 0, 0), ValueError, ("lr is 0",)),
+        (lambda: check_optimizer(THETA, 1, -1), ValueError, ("weight_decay is -1",)),
+    ],
+    "check_adam": [
+        (lambda: check_adam((0.9, 1), 0), ValueError, ("(0.9, 1)",)),
+        (lambda: check_adam((0.9, 0.9), -1), ValueError, ("eps is -1",)),
+    ],
     "Optimizer": [
         (lambda: Optimizer({}, 0.1), ValueError, ("params", "empty")),
         (lambda: Optimizer({"w": np.ones(2, int)}, 0.1), TypeError, ("w", "int64")),
@@ -1374,10 +1416,33 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         ),
         (lambda: evaluate(small(), NOISE[1], LABELS), ValueError, ("(2,)", "(6,)")),
     ],
-    "History": [
-        (lambda: History(loss=0.1), ValueError, ("loss", "0.1")),
-        (lambda: History(loss=["low"]), ValueError, ("loss", "low")),
-        (lambda: History(loss=[0.1], iterations=[1]), ValueError, ("lengths",)),
+    "check_run": [
+        (lambda: check_run(NOISE, 1, 1, 2.5), TypeError, ("every is 2.5",)),
+        (lambda: check_run(NOISE, True, 1, 1), TypeError, ("epochs is True",)),
+    ],
+    # files
+    "history_from": [
+        (lambda: history_from([]), ValueError, ("[]", "lists named")),
+        (lambda: history_from({"loss": []}), ValueError, ("'loss'", "seconds")),
+    ],
+    "check_history": [
+        (lambda: check_history(History(loss=0.1)), ValueError, ("0.1", "list")),
+        (lambda: check_history(History(loss=["low"])), ValueError, ("low",)),
+        (lambda: check_history(History([0.1], [1])), ValueError, ("lengths",)),
+        (
+            lambda: check_history(History([0.1], [2], [1], [1], [1])),
+            ValueError,
+            ("[2]", "at most 1"),
+        ),
+    ],
+    "load_history": [
+        (lambda: load_history(NOWHERE), FileNotFoundError, (str(NOWHERE),)),
+        (lambda: load_history(__file__), ValueError, (__file__, "no history")),
+    ],
+    "save_history": [(lambda: save_history(NOWHERE, 3), TypeError, ("dataclass",))],
+    "network_of": [
+        (lambda: network_of({}), ValueError, ("{}", "simple or deep")),
+        (lambda: network_of(state()), ValueError, ("(3, 8)", "simple or deep")),
     ],
     "save_arrays": [
         (lambda: save_arrays(NOWHERE, {"a": np.array([{}])}), ValueError, ("bject",)),
@@ -1720,6 +1785,13 @@ PUBLIC = {
 EXCEPTIONS = {
     "in_use": "changes modes and puts them back: test_training.py",
     "progress_bar": "shows what fit has checked: test_training.py",
+    "loop": "is given functions, by those that have checked: test_training.py",
+    "History": "a record; check_history reads it where it comes from a file",
+    "Bookkeeping": "the half of an optimiser that Optimizer inherits",
+    "iterations": "deals out what fit has checked: test_checkpoint.py",
+    "identify": "says what fit has checked: test_checkpoint.py",
+    "save": "writes what fit has trained: test_checkpoint.py",
+    "resume": "reads any file: test_checkpoint.py",
     "Dataset": "a named tuple of arrays; fit checks what is in it",
     "Geometry": "a named tuple of integers; geometry makes it and checks them",
     "digits": "takes no argument",
@@ -1727,7 +1799,7 @@ EXCEPTIONS = {
     "mnist_folder": "puts a path together: test_data.py",
     "count_parameters": "adds up what any layer holds",
     "download_mnist": "its errors need a network that fails: test_data.py",
-    "replace_file": "its errors are its callback's: test_training.py",
+    "replace_file": "its errors are its callback's: test_files.py",
     "padded_size": "calculates with a Geometry, which geometry has checked",
 }
 if find_spec("torch"):
