@@ -71,11 +71,7 @@ def _dot_4x4(dW, dz, X, start, offset, nu, k):
 
 @_parallel
 def _dot_taps(
-    dW: np.ndarray,
-    dz: np.ndarray,
-    X: np.ndarray,
-    start: np.ndarray,
-    offset: np.ndarray,
+    dW: np.ndarray, dz: np.ndarray, X: np.ndarray, start: np.ndarray, offset: np.ndarray
 ) -> None:
     """Fill dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t].
 
@@ -165,8 +161,7 @@ def classes(x_shape: tuple[int, ...], W_shape: tuple[int, ...], g: Geometry) -> 
         offsets.append(offset.ravel())
         for number, h in enumerate(i.pixels):
             start = ((i.place + number) * columns + j.place) * N
-            row = (k, k + offset.size, start, h, j.pixels[0], len(j.pixels))
-            work.append(row)
+            work.append((k, k + offset.size, start, h, j.pixels[0], len(j.pixels)))
         k += offset.size
     work.sort(key=lambda row: row[3])
     tap, offset = np.concatenate(taps, axis=1), np.concatenate(offsets)
