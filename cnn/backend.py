@@ -1,98 +1,96 @@
-"""The whole step.
+"""Behind the doors.
 
 Exported from book/26-whole-step.ipynb: edit the chapter and run `make export`.
 """
 
 import functools
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from . import bands
 from .activations import relu, relu_backward
-from .conv import CHOICES, IMPLEMENTATIONS, check_implementation
+from .conv import (
+    CHOICES,
+    IMPLEMENTATIONS,
+    check_implementation,
+    conv2d,
+    conv2d_backward,
+)
 from .dense import linear, linear_backward
 from .losses import cross_entropy_and_gradient
 from .network import rows
-from .optimizers import Adam
+from .optimizers import Adam, adam_update
 
-__all__ = [
-    "FAST",
-    "kernels",
-    "leave_loops_to_parent",
-    "compiled",
-    "SMALL",
-    "FLOATS",
-    "worthwhile",
-    "choose",
-    "twin",
-    "PLAIN",
-    "TWINS",
-    "PLAIN_RULE",
-    "TWIN_RULE",
-    "use",
-]
+__all__ = ["FAST", "twins", "SMALL", "worthwhile", "choose", "use"]
 
 
-# Whether Numba is installed, and with it the compiled loops. It is not imported for that.
-FAST = find_spec("numba") is not None
+# --- Behind the doors ---
+
+
+FAST = find_spec("numba") is not None  # whether it is installed; that imports nothing
 
 
 @functools.cache
-def kernels() -> ModuleType | None:
-    """Import ``cnn.kernels``, and with it Numba, when it is needed; None if that fails."""
+def twins() -> dict[Callable, Callable]:
+    """Import the loops, and with them Numba, when they are needed; {} where that fails."""
     try:
-        module = import_module("cnn.kernels")
+        _announce_compiling()
+        table = import_module("cnn.kernels_step").TWINS
     except Exception as err:
-        warnings.warn(
-            f"the compiled loops can't be loaded, and NumPy computes instead: {err}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None
+        told = f"the compiled loops can't be loaded, and NumPy computes instead: {err}"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        return {}
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=leave_loops_to_parent)
-    return module
+        os.register_at_fork(after_in_child=_leave_loops_to_parent)
+    return table
 
 
-def leave_loops_to_parent() -> None:
+def _leave_loops_to_parent() -> None:
     """Compute with NumPy in a forked process: the loops' threads did not come along."""
     global FAST
     FAST = False
     use("auto" if _in_use == "compiled" else _in_use)
 
 
-def compiled(name: str) -> Callable:
-    """Return the function of this name in ``cnn.kernels``, imported when it is first called."""
-
-    def function(*args: object) -> object:
-        return getattr(kernels(), name)(*args)
-
-    return function
+@functools.cache
+def _say_once(message: str) -> None:
+    """Write a message for a person at a terminal; a second time, do nothing."""
+    if sys.stderr and sys.stderr.isatty():  # there is none where there is no console
+        print(message, file=sys.stderr)
 
 
-IMPLEMENTATIONS["compiled"] = (
-    compiled("conv2d_compiled"),
-    compiled("conv2d_compiled_backward"),
-)
+def _announce_compiling() -> None:
+    """Have Numba say why the first call takes so long."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            if event.data["dispatcher"].py_func.__module__.startswith("cnn.kernels"):
+                _say_once("compiling the loops for this processor, once ...")
+
+        def on_end(self, event: Any) -> None:
+            """Say nothing more."""
+
+    event.register("numba:compile", Listener())
 
 
 # --- Who chooses ---
 
 
-# For fewer numbers than these the call costs more than the work.
-SMALL = 500
-FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+SMALL = 500  # for fewer numbers the call costs more than the work
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 def worthwhile(a: np.ndarray) -> bool:
     """Return whether the compiled loops can take this array, and whether they should."""
-    return a.dtype in FLOATS and a.size >= SMALL and FAST and kernels() is not None
+    return a.size >= SMALL and a.dtype in _FLOATS and FAST and bool(twins())
 
 
 def choose(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
@@ -100,40 +98,43 @@ def choose(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
     return "compiled" if worthwhile(x) else bands.choose(x, W, dilation)
 
 
-def twin(plain: Callable, name: str) -> Callable:
-    """Return a function that calls the compiled one where it is worth it, else ``plain``."""
-    fast = compiled(name)
+def _twin(door: Callable, plain: Callable) -> Callable:
+    """Return a function that calls a door's compiled twin where it is worth it."""
 
-    @functools.wraps(plain)
-    def function(*args: object) -> object:
-        return (fast if worthwhile(args[0]) else plain)(*args)
+    def function(a: np.ndarray, *rest: Any) -> Any:
+        return (twins()[door] if worthwhile(a) else plain)(a, *rest)
 
     return function
 
 
-PLAIN = {
-    door: door.behind
-    for door in (
-        rows,
-        linear,
-        linear_backward,
-        relu,
-        relu_backward,
-        cross_entropy_and_gradient,
-    )
-}
-TWINS = {
-    rows: twin(rows.behind, "rows_compiled"),
-    linear: twin(linear.behind, "linear_compiled"),
-    linear_backward: twin(linear_backward.behind, "linear_compiled_backward"),
-    relu: twin(relu.behind, "relu_compiled"),
-    relu_backward: twin(relu_backward.behind, "relu_compiled_backward"),
-    cross_entropy_and_gradient: twin(
-        cross_entropy_and_gradient.behind, "cross_entropy_compiled"
-    ),
-}
-PLAIN_RULE = Adam.rule
-TWIN_RULE = twin(Adam.rule, "adam_compiled")
+_DOORS = (
+    rows,
+    linear,
+    linear_backward,
+    relu,
+    relu_backward,
+    cross_entropy_and_gradient,
+)
+_PLAIN = {door: door.behind for door in _DOORS}
+_FASTER = {door: _twin(door, plain) for door, plain in _PLAIN.items()}
+_FASTER_RULE = _twin(adam_update, adam_update)
+
+
+def _demand_twins() -> dict[Callable, Callable]:
+    """Return the compiled loops, or raise where this process can't use them."""
+    if not (FAST and twins()):
+        raise ModuleNotFoundError(
+            "the compiled loops need Numba, which is not installed, can't be loaded, or "
+            "belongs to the process that this one is a fork of: pip install "
+            "'cnn-from-first-principles[fast]', or choose another implementation"
+        )
+    return twins()
+
+
+IMPLEMENTATIONS["compiled"] = (
+    lambda *args: _demand_twins()[conv2d](*args),
+    lambda *args: _demand_twins()[conv2d_backward](*args),
+)
 
 
 # --- Automatically, and on demand ---
@@ -148,11 +149,10 @@ def use(implementation: str = "auto") -> str:
     Parameters
     ----------
     implementation : str
-        ``"auto"``: the compiled loops where Numba is installed and there is enough to do,
-        otherwise NumPy's products; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``,
-        for all convolutions. Flatten, the dense layer, ReLU, the cost and Adam use compiled twins,
-        where there is enough to do, with ``"auto"`` and ``"compiled"``. A forked process computes
-        with NumPy.
+        ``"auto"``: compiled loops where Numba is installed and there is enough to do, else
+        NumPy, as in a forked process; ``"numpy"``: NumPy alone; or a name in
+        ``IMPLEMENTATIONS``, for all convolutions, with compiled loops elsewhere only for
+        ``"compiled"``.
 
     Returns
     -------
@@ -164,8 +164,7 @@ def use(implementation: str = "auto") -> str:
     ValueError
         There is no implementation of this name.
     ModuleNotFoundError
-        ``"compiled"`` is asked for, and Numba is not installed, can't be loaded, or belongs to
-        the process that this one is a fork of.
+        ``"compiled"`` is asked for, and can't be used in this process.
 
     Examples
     --------
@@ -175,18 +174,14 @@ def use(implementation: str = "auto") -> str:
     """
     global _in_use
     check_implementation(implementation)
-    if implementation == "compiled" and not (FAST and kernels()):
-        raise ModuleNotFoundError(
-            "the compiled loops need Numba, which is not installed, can't be loaded, or belongs "
-            "to the process that this one is a fork of: "
-            "pip install 'cnn-from-first-principles[fast]', or choose another implementation"
-        )
+    if implementation == "compiled":
+        _demand_twins()
     before, _in_use = _in_use, implementation
     CHOICES["auto"] = choose if implementation == "auto" else lambda *_: implementation
     fast = FAST and implementation in ("auto", "compiled")
-    for door, function in (TWINS if fast else PLAIN).items():
+    for door, function in (_FASTER if fast else _PLAIN).items():
         door.behind = function
-    Adam.rule = staticmethod(TWIN_RULE if fast else PLAIN_RULE)
+    Adam.rule = staticmethod(_FASTER_RULE if fast else adam_update)
     return before
 
 
