@@ -1,15 +1,20 @@
 """What this book adds to Sphinx.
 
-- Directive lines (``#| export``, ``#| check eq:name``) become a small caption above the cell.
-- The index of equations is generated from the ledger (``equation-index``).
+- A cell that the package exports, or that checks an equation, has a small caption; its directive
+  lines (``#| export``) and what it hands to the text (``glue``) are not shown.
+- A docstring is folded to its first line, and its equations have their numbers (``folding``).
+- A chapter says how many minutes it takes to read.
+- Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
-- The theme's scripts that would ask the network for something are left out.
+- Of the theme's files, those that would ask the network for something are left out, and the maps
+  that only its developers need.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import itertools
 import json
@@ -24,46 +29,63 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-import ledger
-from export import directive
+from chapters import (
+    BOOK,
+    Cell,
+    contents,
+    minutes,
+    parse,
+    qualified,
+    read_all,
+    tree,
+    without_glue,
+)
+from folding import visit_literal_block
+from ledger import Equation, Ledger
 
 MATHJAX = "mathjax/tex-svg-full.js"
 
 
-def caption_cells(cell: dict, module: str, name: str) -> list[dict]:
-    """Return a Markdown cell that says where a code cell goes or what it checks, if it does."""
-    source, hidden = cell["source"], {"remove-cell", "remove-input"}
-    if directive(source, "export") is not None:
-        if hidden & set(cell["metadata"].get("tags", [])):
-            return []
-        target = f"cnn.{module}".removesuffix(".__init__")
-        text = f"{{py:mod}}`cnn/{module}.py <{target}>`"
-    elif labels := (directive(source, "check") or "").split():
-        text = "checks " + ", ".join(f"{{eq}}`{label}`" for label in labels)
-    else:
-        return []
-    body = f"({name})=\n```{{container}} cell-caption\n{text}\n```\n"
-    about = {"id": f"{cell['id']}-caption", "metadata": {}, "source": body}
-    return [{"cell_type": "markdown", **about}]
+def show(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Make a chapter's notebook what its page shows."""
+    path = Path(app.env.doc2path(docname))
+    if path.suffix == ".ipynb":
+        chapter = parse(path, source[0])
+        cells = [shown for cell in chapter.cells for shown in show_cell(cell)]
+        time = max(1, round(minutes(chapter)))
+        unit = "minute" if time == 1 else "minutes"
+        note = f"```{{container}} reading-time\n{time} {unit}\n```"
+        title = next(cell for cell in cells if re.search("(?m)^# ", cell["source"]))
+        title["source"] = re.sub(
+            "(?m)^(# .*)$", rf"\1\n\n{note}\n", title["source"], count=1
+        )
+        source[0] = json.dumps(chapter.about | {"cells": cells})
 
 
-def captions(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Replace the directive lines of a chapter's code cells by captions."""
-    if Path(app.env.doc2path(docname)).suffix != ".ipynb":
-        return
-    notebook, cells, module = json.loads(source[0]), [], ""
-    for cell in notebook["cells"]:
-        text = cell["source"] = "".join(cell["source"])
-        if cell["cell_type"] == "code":
-            module = directive(text, "default_exp") or module
-            name = anchor(Path(docname).name, cell["id"])
-            cells += caption_cells(cell, module, name)
-            cell["source"] = re.sub(r"\A(?:#\|.*\n?)+", "", text)
-            if not cell["source"].strip() and not cell["outputs"]:
-                continue
-        cells.append(cell)
-    notebook["cells"] = cells
-    source[0] = json.dumps(notebook)
+def show_cell(cell: Cell) -> list[dict]:
+    """Return what the page has of a cell: a caption, the cell, or nothing."""
+    about = {"cell_type": cell.kind, "id": cell.id, "metadata": cell.metadata}
+    if cell.kind == "markdown":
+        return [about | {"source": cell.source}]
+    about |= {"outputs": cell.outputs, "execution_count": cell.count}
+    code = without_glue(cell.source)
+    if not code:  # nothing but results for the text
+        about["metadata"] = {**cell.metadata, "tags": [*cell.tags, "remove-cell"]}
+    shown = [about | {"source": code}] if code or cell.outputs else []
+    if text := caption(cell):
+        mark = f"({anchor(cell.chapter, cell.id)})=\n```{{container}} cell-caption"
+        body = {"source": f"{mark}\n{text}\n```\n", "metadata": {}}
+        shown = [{"cell_type": "markdown", "id": f"{cell.id}-caption", **body}, *shown]
+    return shown
+
+
+def caption(cell: Cell) -> str:
+    """Return, as Markdown, where a cell goes or what it checks."""
+    if cell.exported and not {"remove-cell", "remove-input"} & cell.tags:
+        return f"{{py:mod}}`cnn/{cell.module}.py <{qualified(cell.module)}>`"
+    labels = cell.directives.get("check", "").split() if not cell.exported else []
+    roles = ", ".join(f"{{eq}}`{label}`" for label in labels)
+    return f"checks {roles}" if roles else ""
 
 
 def anchor(chapter: str, cell: str) -> str:
@@ -77,10 +99,12 @@ def docstring_roles(app: Sphinx, what, name, obj, options, lines: list[str]) -> 
         del lines[:2]  # nothing but the chapter's title, which its link shows
     for i, line in enumerate(lines):
         line = re.sub(r"\{([\w:]+)\}(`[^`]+`)", r":\1:\2", line)
-        line = re.sub(r"(?<![`:\w])`([^`<]+)`(?![`_])", r"``\1``", line)
-        lines[i] = re.sub(
-            r"^Exported from (book/\S+)\.ipynb: .*", r"Chapter :doc:`/\1`.", line
-        )
+        lines[i] = re.sub(r"(?<![`:\w])`([^`<]+)`(?![`_])", r"``\1``", line)
+        if line.startswith("Exported from book/"):
+            pages = re.findall(r"(book/\S+)\.ipynb", line)
+            chapters = "Chapter" if len(pages) == 1 else "Chapters"
+            links = " and ".join(f":doc:`/{page}`" for page in pages)
+            lines[i] = f"{chapters} {links}."
 
 
 def unbroken_numbers(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -93,29 +117,35 @@ def unbroken_numbers(app: Sphinx, doctree: nodes.document, docname: str) -> None
             text.parent.replace(text, nodes.Text(unbroken))
 
 
-class EquationIndex(SphinxDirective):
+class GeneratedIndex(SphinxDirective):
+    """A directive whose content is Markdown made from the chapters."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the content; it is made anew when a chapter changes."""
+        for path in BOOK.glob("*.ipynb"):
+            self.env.note_dependency(str(path))
+        return self.parse_text_to_nodes(self.text())
+
+
+class EquationIndex(GeneratedIndex):
     """``{equation-index}``: every numbered equation with its function and its check, linked."""
 
-    def run(self) -> list:
+    def text(self) -> str:
         """Return the index, grouped by chapter."""
-        for chapter, _ in ledger.chapters(ledger.BOOK):
-            self.env.note_dependency(str(ledger.BOOK / f"{chapter}.ipynb"))
-        entries = ledger.rows()
+        entries = Ledger().equations.values()
         numbered = [entry for entry in entries if entry.numbered]
         text = (
             f"In all **{len(numbered)} equations**, each with its function and its check, and "
             f"{len(entries) - len(numbered)} further numbered lines that are definitions or steps "
             "of a derivation and need neither.\n"
         )
-        for chapter, group in itertools.groupby(
-            numbered, key=lambda entry: entry.chapter
-        ):
+        for chapter, group in itertools.groupby(numbered, lambda entry: entry.chapter):
             text += f"\n:::{{rubric}} {{doc}}`{chapter}`\n:::\n"
             text += "".join(self.entry(equation) for equation in group)
-        return self.parse_text_to_nodes(text)
+        return text
 
     @staticmethod
-    def entry(equation: ledger.Equation) -> str:
+    def entry(equation: Equation) -> str:
         """Return one equation's line, formula and links as Markdown."""
         functions = ", ".join(f"{{py:obj}}`{name}`" for name in equation.functions)
         checks = [
@@ -127,16 +157,52 @@ class EquationIndex(SphinxDirective):
         return f"\n::::{{container}} equation-entry\n{body}::::\n"
 
 
+class ModuleIndex(GeneratedIndex):
+    """``{module-index}``: the modules with their chapter and what they define, part by part."""
+
+    def text(self) -> str:
+        """Return the index, grouped by the book's parts."""
+        chapters = read_all()
+        cells = [c for chapter in chapters for c in chapter.code if c.exported]
+        text = ""
+        for part, pages in contents().items():
+            entries = [
+                self.entry(module, chapter.name, cells)
+                for chapter in chapters
+                for module in chapter.modules
+                if chapter.name in pages and module != "__init__"
+            ]
+            text += f"\n:::{{rubric}} {part}\n:::\n" * bool(entries)
+            text += "".join(entries)
+        return text
+
+    @staticmethod
+    def entry(module: str, chapter: str, cells: list[Cell]) -> str:
+        """Return a module's entry: its page, its chapter and its functions and classes."""
+        names = [
+            f"{{py:obj}}`~cnn.{module}.{node.name}`"
+            for cell in cells
+            for node in tree(cell.source).body
+            if cell.module == module
+            and isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if not node.name.startswith("_")
+        ]
+        about = f"{{py:mod}}`cnn.{module}`, from {{doc}}`{chapter}`"
+        return f"\n{about}\n: {', '.join(names)}\n"
+
+
 def without_thebe(app: Sphinx, config) -> None:
     """Disconnect sphinx-thebe, which Jupyter Book always loads: its scripts are on the network."""
     for listeners in app.events.listeners.values():
         listeners[:] = [
             x for x in listeners if not x.handler.__module__.startswith("sphinx_thebe")
         ]
+    styles = app.registry.css_files
+    styles[:] = [(file, about) for file, about in styles if file != "sphinx-thebe.css"]
 
 
-def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
-    """Copy the one MathJax file out of the wheel sphinx-mathjax-offline into the built site."""
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Copy MathJax out of the wheel sphinx-mathjax-offline into the site; delete source maps."""
     if exception or app.builder.format != "html":
         return
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -149,14 +215,19 @@ def copy_mathjax(app: Sphinx, exception: Exception | None) -> None:
     copy = Path(app.outdir) / "_static" / MATHJAX
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found[0], copy)
+    for unused in Path(app.outdir, "_static").rglob("*.map"):
+        unused.unlink()
 
 
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
     app.add_directive("equation-index", EquationIndex)
-    app.connect("source-read", captions)
+    app.add_directive("module-index", ModuleIndex)
+    html = (visit_literal_block, None)
+    app.add_node(nodes.literal_block, override=True, html=html)
+    app.connect("source-read", show)
     app.connect("autodoc-process-docstring", docstring_roles)
     app.connect("doctree-resolved", unbroken_numbers)
     app.connect("config-inited", without_thebe, priority=1)
-    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

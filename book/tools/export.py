@@ -1,12 +1,8 @@
-"""Write the package ``cnn`` from the chapters: one chapter, one module.
+"""Write the package ``cnn`` from the chapters; with ``--check`` only show what would change.
 
-A chapter names its module in its first code cell (``#| default_exp losses``) and marks the cells
-that belong to the package (``#| export``). Export cells hold imports and definitions only. The
-module gathers the imports at its top, keeps the chapter's section headings as comments and lists
-its public names in ``__all__``.
-
-    python book/tools/export.py            write cnn/*.py
-    python book/tools/export.py --check    change nothing; print the differences and exit with 1
+A cell with ``#| export`` goes to the module that the last ``#| default_exp NAME`` names, one with
+``#| export NAME`` to a module of an earlier chapter. A module gathers the imports at its top, lists
+its public names in ``__all__``, and keeps the section headings as comments. Ruff formats it.
 """
 
 from __future__ import annotations
@@ -15,291 +11,189 @@ import argparse
 import ast
 import difflib
 import inspect
-import json
-import os
-import re
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BOOK = Path(__file__).resolve().parents[1]
+from chapters import BOOK, Cell, read_all
+
 PACKAGE = BOOK.parent / "cnn"
-WIDTH = 88
-DEFINITIONS = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.If
+IMPORT = ast.Import | ast.ImportFrom
+KEPT = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign | ast.If | ast.Try
 
 
 class ExportError(Exception):
-    """A chapter that cannot be exported; the message names the chapter and the cell."""
+    """A chapter that cannot be exported; the message names the cell."""
+
+
+def demand(condition: bool, cell: Cell, why_not: str) -> None:
+    """Raise unless a cell is as it has to be."""
+    if not condition:
+        raise ExportError(f"{cell.where}: {why_not}")
 
 
 @dataclass
 class Module:
-    """What one chapter gives to the package."""
+    """One file of the package; ``names`` says which chapter has defined which name."""
 
-    chapter: str
-    title: str = ""
+    name: str
+    title: str
+    chapters: list[str]
     docstring: str = ""
-    plain: set[str] = field(default_factory=set)
-    members: dict[str, set[str]] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
+    section: str = ""
+    imports: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
     blocks: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """Return the module's source."""
-        origin = f"Exported from book/{self.chapter}: edit the chapter and run `make export`."
-        start = self.docstring or self.title + ("" if self.title[-1:] in ".?!" else ".")
+        """Return the module's source, not yet formatted."""
+        books = " and ".join(f"book/{name}.ipynb" for name in self.chapters)
+        what = "the chapter" if len(self.chapters) == 1 else "the chapters"
+        start = self.docstring or self.title + "." * (self.title[-1:] not in ".?!")
         raw = "r" if "\\" in start else ""
-        parts = [f'{raw}"""{start}\n\n{origin}\n"""']
-        parts += [
-            "\n\n".join("\n".join(section) for section in self.imports() if section)
-        ]
-        parts += [wrap("__all__ = [", [f'"{name}"' for name in self.names], "]")]
-        head = "\n\n".join(part for part in parts if part)
-        return "\n\n\n".join([head, *self.blocks]) + "\n"
+        origin = f"Exported from {books}: edit {what} and run `make export`."
+        public = [name for name in self.names if not name.startswith("_")]
+        head = [f'{raw}"""{start}\n\n{origin}\n"""', "\n".join(self.imports)]
+        if "__all__" not in self.names:
+            head.append(f"__all__ = {public}")
+        return "\n\n\n".join(["\n\n".join(head), *self.blocks])
 
-    def imports(self) -> list[list[str]]:
-        """Return the import lines: future, standard library, third party, this package."""
-        sections: list[list[str]] = [[], [], [], []]
-        for line in sorted(self.plain, key=natural):
-            sections[section(line.split()[1])].append(line)
-        for module in sorted(self.members, key=natural):
-            head, names = (
-                f"from {module} import ",
-                sorted(self.members[module], key=by_kind),
-            )
-            line = wrap(head, names, "", brackets="()")
-            sections[section(module)].append(line)
-        return sections
-
-
-def section(module: str) -> int:
-    """Return the import section that a module belongs to."""
-    top = module.partition(".")[0]
-    if top in ("", "__future__"):
-        return 0 if top else 3
-    return 1 if top in sys.stdlib_module_names else 2
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Return a sorting key that takes digits as numbers and ignores case."""
-    return [(int(d or -1), s.lower()) for d, s in re.findall(r"(\d+)|(\D+)", name)]
-
-
-def by_kind(name: str) -> tuple[int, list[tuple[int, str]]]:
-    """Return a sorting key for imported names: CONSTANTS, Classes, functions."""
-    return (
-        0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
-    ), natural(name)
-
-
-def wrap(head: str, items: list[str], tail: str, brackets: str = "") -> str:
-    """Return ``head item, item tail`` on one line or, where that is too long, an item a line."""
-    line = head + ", ".join(items) + tail
-    if len(line) <= WIDTH:
-        return line
-    opening, closing = brackets or ("", "")
-    rows = "".join(f"    {item},\n" for item in items)
-    return f"{head}{opening}\n{rows}{closing}{tail}"
-
-
-def headings(markdown: str) -> Iterator[tuple[int, str]]:
-    """Yield level and text of the headings in a Markdown cell, fenced blocks left out."""
-    fence = ""
-    for line in markdown.splitlines():
-        mark = re.match(r"\s*(`{3,}|~{3,}|:{3,})", line)
-        if mark and not fence:
-            fence = mark[1]
-        elif mark and line.strip() == fence:
-            fence = ""
-        elif not fence and (heading := re.match(r"(#+)\s+(.*?)\s*#*$", line)):
-            yield len(heading[1]), heading[2].replace("`", "").replace("$", "")
-
-
-def directive(source: str, name: str) -> str | None:
-    """Return what follows ``#| name`` on one of a cell's leading directive lines, else None."""
-    for line in source.splitlines():
-        if not line.startswith("#|"):
-            return None
-        word, _, rest = line[2:].strip().partition(" ")
-        if word == name:
-            return rest.strip()
-    return None
-
-
-def read(path: Path) -> tuple[str, Module] | None:
-    """Return the module's name and content that a chapter defines, or None where it has none."""
-    cells = json.loads(path.read_text("utf-8"))["cells"]
-    name, module, heading, written = None, Module(path.name), "", ""
-    for cell in cells:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            for level, text in headings(source):
-                module.title, heading = (
-                    (text, "") if level == 1 else (module.title, text)
-                )
-        elif cell["cell_type"] == "code":
-            name = directive(source, "default_exp") or name
-            if directive(source, "export") is None:
+    def add(self, cell: Cell) -> None:
+        """Add a cell: its imports, its names and the rest of its text."""
+        if cell.chapter not in self.chapters:
+            self.chapters.append(cell.chapter)
+            self.section = ""
+        lines = cell.source.splitlines()
+        for node in statements(cell):
+            if isinstance(node, IMPORT):
+                self.add_import(node, cell)
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                self.docstring = inspect.cleandoc(node.value.value)
+            else:
+                self.add_names(defined(node), cell)
                 continue
-            where = f"{path.name}, cell {cell.get('id', '?')}"
-            if name is None:
-                raise ExportError(
-                    f"{where}: #| export before any #| default_exp MODULE"
-                )
-            if block := take(source, module, where):
-                if heading and heading != written:
-                    block = f"# --- {heading} ---"[:WIDTH] + f"\n\n\n{block}"
-                    written = heading
-                module.blocks.append(block)
-    return (name, module) if name else None
+            moved = slice(node.lineno - 1, node.end_lineno)  # to the module's top
+            lines[moved] = [""] * len(lines[moved])
+        if (block := "\n".join(lines).strip("\n")) and cell.section != self.section:
+            self.section = cell.section
+            self.blocks.append(f"# --- {cell.section} ---"[:88])
+        self.blocks += [block] * bool(block)
+
+    def add_import(self, node: ast.stmt, cell: Cell) -> None:
+        """Add an import, relative where it is of this package; ``__init__`` passes it on."""
+        if isinstance(node, ast.ImportFrom):
+            demand(node.names[0].name != "*", cell, "import names, not *")
+            top, _, rest = (node.module or "").partition(".")
+            if top == "cnn":
+                node.module, node.level = rest or None, 1
+            if node.level and node.module == self.name:
+                return  # a chapter that adds to a module has its names there
+            if node.level and self.name == "__init__":
+                self.add_names([a.asname or a.name for a in node.names], cell)
+        self.imports.append(ast.unparse(node))
+
+    def add_names(self, names: list[str], cell: Cell) -> None:
+        """Add names that no other chapter may have given to the module."""
+        for name in names:
+            other = self.names.setdefault(name, cell.chapter)
+            what = f"cnn/{self.name}.py has its {name} from {other}"
+            demand(other == cell.chapter, cell, what)
 
 
-def take(source: str, module: Module, where: str) -> str:
-    """Add a cell's imports and names to the module and return the rest of its text."""
+def statements(cell: Cell) -> list[ast.stmt]:
+    """Return an export cell's statements, which are all of a kind that a module may hold."""
     try:
-        body = ast.parse(source).body
+        body = ast.parse(cell.source).body
     except SyntaxError as error:
-        line = f"line {error.lineno}: {(error.text or '').strip()}"
-        raise ExportError(
-            f"{where}: {error.msg} ({line}); export cells are plain Python"
-        ) from None
-    lines, dropped = source.splitlines(), set()
-    for node in body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            add_import(node, module, where)
-        elif (
-            node is body[0]
-            and isinstance(node, ast.Expr)
-            and ast.get_docstring(ast.Module(body))
-        ):
-            module.docstring = inspect.cleandoc(node.value.value)
-        elif isinstance(node, DEFINITIONS):
-            names = [
-                n
-                for n in defined(node)
-                if not n.startswith("_") and n not in module.names
-            ]
-            module.names += names
-            continue
-        else:
-            what = f"not `{lines[node.lineno - 1].strip()}`"
-            raise ExportError(
-                f"{where}: an export cell holds imports and definitions only, {what}"
-            )
-        dropped.update(range(node.lineno - 1, node.end_lineno))
-    kept = [
-        x for i, x in enumerate(lines) if i not in dropped and not x.startswith("#|")
-    ]
-    return "\n".join(kept).strip("\n")
+        what = f"{error.msg} (line {error.lineno}: {(error.text or '').strip()})"
+        why_not = f"{cell.where}: {what}; export cells are plain Python"
+        raise ExportError(why_not) from None
+    lines, described = cell.source.splitlines(), ast.get_docstring(ast.Module(body))
+    for node in body[described is not None :]:
+        fits = isinstance(node, IMPORT | KEPT) or registers(node)
+        what = f"not `{lines[node.lineno - 1].strip()}`"
+        demand(fits, cell, f"an export cell holds imports and definitions only, {what}")
+    return body
 
 
-def add_import(node: ast.Import | ast.ImportFrom, module: Module, where: str) -> None:
-    """Add one import statement to the module, relative where it names this package."""
-    names = [a.name + (f" as {a.asname}" if a.asname else "") for a in node.names]
-    if isinstance(node, ast.Import):
-        module.plain.update(f"import {name}" for name in names)
-        return
-    if names == ["*"]:
-        raise ExportError(f"{where}: import names, not *")
-    source = "." * node.level + (node.module or "")
-    source = re.sub(r"^cnn(\.|$)", ".", source)
-    module.members.setdefault(source, set()).update(names)
-    if source.startswith(".") and module.chapter == "package.ipynb":
-        public = [a.asname or a.name for a in node.names]
-        module.names += [
-            n for n in public if not n.startswith("_") and n not in module.names
-        ]
+def registers(node: ast.stmt) -> bool:
+    """Return whether a statement calls something whose name ends in ``register``."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func).endswith("register")
 
 
-def defined(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement defines."""
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        for target in targets:
-            yield from (n.id for n in ast.walk(target) if isinstance(n, ast.Name))
-    elif not isinstance(node, ast.If):
-        yield node.name
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a top-level statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = (n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name))
+    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
 
 
 def modules(book: Path = BOOK) -> dict[str, str]:
     """Return file name → text of every module that the chapters in ``book`` define."""
     found: dict[str, Module] = {}
-    for path in sorted(book.glob("*.ipynb")):
-        if result := read(path):
-            name, module = result
-            if (file := f"{name}.py") in found:
-                other = found[file].chapter
-                raise ExportError(
-                    f"{path.name} and {other} both export {file}: one chapter each"
-                )
-            found[file] = module
-    return {file: module.text() for file, module in found.items()}
+    for chapter in read_all(book):
+        for cell in chapter.code:
+            if name := cell.directives.get("default_exp"):
+                demand(name not in found, cell, f"another chapter begins {name}.py")
+                title = cell.section if name != chapter.modules[0] else ""
+                found[name] = Module(name, title or chapter.title, [chapter.name])
+            if cell.exported:
+                what = f"no #| default_exp {cell.module} comes before it"
+                demand(cell.module in found, cell, what)
+                found[cell.module].add(cell)
+    return formatted({f"{name}.py": module.text() for name, module in found.items()})
 
 
-def differences(book: Path = BOOK, package: Path = PACKAGE) -> dict[str, str]:
-    """Return file name → unified diff from the package to the chapters, where they differ."""
-    wanted = modules(book)
-    present = {p.name: p.read_text("utf-8") for p in sorted(package.glob("*.py"))}
-    diffs = {}
-    for file in sorted(wanted.keys() | present.keys()):
-        old, new = present.get(file, ""), wanted.get(file, "")
-        if old != new:
-            origin = (
-                "the chapters" if file in wanted else "no chapter exports this module"
-            )
-            rows = difflib.unified_diff(
-                old.splitlines(True),
-                new.splitlines(True),
-                f"cnn/{file}",
-                f"cnn/{file} ({origin})",
-            )
-            diffs[file] = "".join(rows)
-    return diffs
+def formatted(texts: dict[str, str]) -> dict[str, str]:
+    """Return the texts with their imports sorted, as Ruff formats them."""
+    options = ["--quiet", "--no-cache", "--config", BOOK.parent / "pyproject.toml"]
+    ruff = Path(sys.executable).with_name("ruff")
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in texts.items():
+            Path(folder, file).write_text(text, "utf-8", newline="\n")
+        for command in (["check", "--select", "I", "--fix"], ["format"]):
+            subprocess.run([ruff, *command, *options, folder], check=True)
+        return {file: Path(folder, file).read_text("utf-8") for file in texts}
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file beside its place, then move it there: never a half-written module."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, "utf-8", newline="\n")
-    os.replace(beside, path)
+def settle(path: Path, text: str, check: bool) -> str:
+    """Make a file what it should be, or show what is different; return what is left to do."""
+    old = path.read_text("utf-8") if path.is_file() else ""
+    if not text:
+        return "no chapter exports it: delete it"
+    if check and old != text:
+        lines = (old.splitlines(keepends=True), text.splitlines(keepends=True))
+        print("".join(difflib.unified_diff(*lines, path.name, "the chapters")))
+        return "it is not what the chapters say: run `make export`"
+    if old != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8", newline="\n")
+    return ""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str], book: Path = BOOK, package: Path = PACKAGE) -> int:
     """Run the command line and return its exit status."""
-    parser = argparse.ArgumentParser(
-        description="Write the package cnn from the chapters."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="print differences, change nothing"
-    )
-    parser.add_argument("--book", type=Path, default=BOOK, help=argparse.SUPPRESS)
-    parser.add_argument("--package", type=Path, default=PACKAGE, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args(argv).check
     try:
-        texts = modules(args.book)
-        diffs = differences(args.book, args.package)
-    except ExportError as error:
+        texts = modules(book)
+    except (ExportError, FileNotFoundError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    if args.check:
-        print(*diffs.values(), sep="\n", end="")
-        if diffs:
-            names = ", ".join(f"cnn/{file}" for file in diffs)
-            print(
-                f"export: not what the chapters say: {names}; run `make export`",
-                file=sys.stderr,
-            )
-        return int(bool(diffs))
-    args.package.mkdir(exist_ok=True)
-    for file in diffs.keys() & texts.keys():
-        write(args.package / file, texts[file])
-    strays = sorted(diffs.keys() - texts.keys())
-    for file in strays:
-        print(f"export: no chapter exports cnn/{file}: delete it", file=sys.stderr)
-    print(f"export: {len(texts)} modules, {len(diffs) - len(strays)} written")
-    return int(bool(strays))
+    files = sorted(texts.keys() | {path.name for path in package.glob("*.py")})
+    left = {file: settle(package / file, texts.get(file, ""), check) for file in files}
+    for file in filter(left.get, left):
+        print(f"export: cnn/{file}: {left[file]}", file=sys.stderr)
+    return int(any(left.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -10,17 +10,16 @@ A label ``def:name`` marks a definition or an intermediate line, which needs nei
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from export import BOOK, directive, headings
+from chapters import BOOK, DESCRIBED, Cell, headings, qualified, read_all
 
 EQUATION = re.compile(r"\$\$(.+?)\$\$(?:[ \t]*\(([^()\s]+)\))?", re.DOTALL)
-ROLE = re.compile(r"\{eq\}`([^`]*)`")
+ROLE = re.compile(r"\{eq\}`(?:[^`]*<)?([^`<>]*)>?`")
 IMPLEMENTS = re.compile(
     r"\bImplements\s+((?:\{eq\}`[^`]+`(?:,\s+and\s+|,\s+|\s+and\s+)?)+)"
 )
@@ -43,24 +42,74 @@ class Equation:
         return self.label.startswith("eq:")
 
 
-@dataclass
 class Ledger:
     """All labelled equations of the book, by label, and the problems found on the way."""
 
-    equations: dict[str, Equation] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    references: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, book: Path = BOOK) -> None:
+        self.equations: dict[str, Equation] = {}
+        self.problems: list[str] = []
+        cells = [cell for chapter in read_all(book) for cell in chapter.cells]
+        prose = [cell for cell in cells if cell.kind == "markdown"]
+        for cell in prose:
+            self.add_equations(cell)
+        for cell in prose:
+            self.look_up(ROLE.findall(cell.text), cell.where)
+        for cell in cells:
+            if cell.directives.keys() & {"check", "export"}:
+                self.add_code(cell)
+        for page in sorted(book.rglob("*.md")):
+            self.look_up(ROLE.findall(page.read_text("utf-8")), page.name)
+        for equation in self.equations.values():
+            self.problems += missing(equation)
+
+    def look_up(self, labels: Iterable[str], where: str) -> list[Equation]:
+        """Return the equations with these labels; note the labels that no equation has."""
+        for label in labels:
+            if label not in self.equations:
+                self.problems.append(f"{where}: {{eq}}`{label}` names no equation")
+        return [self.equations[name] for name in labels if name in self.equations]
+
+    def add_equations(self, cell: Cell) -> None:
+        """Add the labelled equations of a Markdown cell."""
+        for match in EQUATION.finditer(cell.text):
+            formula, label = match.groups()
+            if label in self.equations:
+                other = self.equations[label].chapter
+                self.problems.append(
+                    f"{cell.where}: label {label} is taken (in {other})"
+                )
+            elif label:
+                above = headings(cell.text[: match.start()])
+                section = [cell.section, *(name for level, name in above if level > 1)]
+                self.equations[label] = Equation(
+                    label, cell.chapter, section[-1], formula.strip()
+                )
+
+    def add_code(self, cell: Cell) -> None:
+        """Add a cell's functions and checks to the equations that they name."""
+        try:
+            syntax = ast.parse(cell.text)
+        except SyntaxError as error:
+            self.problems.append(f"{cell.where}: {error.msg} in line {error.lineno}")
+            return
+        named = cell.directives.get("check", "").split()
+        for equation in self.look_up(named, f"{cell.where}, #| check"):
+            equation.checks.append((cell.chapter, cell.id))
+        if "check" in cell.directives and not checks(syntax):
+            what = "a check cell without assert or check_gradient"
+            self.problems.append(f"{cell.where}: {what}")
+        if cell.exported:
+            for name, text in descriptions(syntax, qualified(cell.module)):
+                groups = IMPLEMENTS.findall(text)
+                labels = dict.fromkeys(ROLE.findall(text))
+                for equation in self.look_up(labels, f"{cell.where}, {name}"):
+                    if equation.label in ROLE.findall(" ".join(groups)):
+                        equation.functions.append(name)
 
 
-def target(role: str) -> str:
-    """Return the label that a role's text names: ``label`` or ``text <label>``."""
-    match = re.fullmatch(r".*<(.+)>", role, re.DOTALL)
-    return match[1] if match else role
-
-
-def checks(tree: ast.AST) -> bool:
+def checks(syntax: ast.Module) -> bool:
     """Return whether a cell contains an assert statement or a call of ``check_gradient``."""
-    for node in ast.walk(tree):
+    for node in ast.walk(syntax):
         call = node.func if isinstance(node, ast.Call) else None
         name = getattr(call, "id", getattr(call, "attr", ""))
         if isinstance(node, ast.Assert) or name == "check_gradient":
@@ -68,140 +117,35 @@ def checks(tree: ast.AST) -> bool:
     return False
 
 
-def docstrings(tree: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield qualified name and docstring of the functions, methods and classes in a tree."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+def descriptions(syntax: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield qualified name and docstring of the functions, methods and classes."""
+    for node in ast.iter_child_nodes(syntax):
+        if isinstance(node, DESCRIBED):
             name = f"{prefix}.{node.name}"
             yield name, ast.get_docstring(node) or ""
-            yield from docstrings(node, name)
+            yield from descriptions(node, name)
 
 
-def chapters(book: Path) -> Iterator[tuple[str, list[dict]]]:
-    """Yield name and cells of the chapters, in their order."""
-    for path in sorted(book.glob("*.ipynb")):
-        yield path.stem, json.loads(path.read_text("utf-8"))["cells"]
-
-
-def read(book: Path = BOOK) -> Ledger:
-    """Return the ledger of the chapters in ``book``, its problems complete."""
-    ledger = Ledger()
-    for chapter, cells in chapters(book):
-        read_equations(ledger, chapter, cells)
-    for chapter, cells in chapters(book):
-        read_code(ledger, chapter, cells)
-    for path in sorted(book.glob("*.md")):
-        ledger.references += [
-            (path.name, target(r)) for r in ROLE.findall(path.read_text("utf-8"))
-        ]
-    for where, label in ledger.references:
-        if label not in ledger.equations:
-            ledger.problems.append(
-                f"{where}: {{eq}}`{label}` names no equation of the book"
-            )
-    for equation in ledger.equations.values():
-        where = f"{equation.chapter}: {equation.label}"
-        if not equation.label.startswith(("eq:", "def:")):
-            ledger.problems.append(f"{where}: a label begins with eq: or def:")
-        if equation.numbered and not equation.functions:
-            ledger.problems.append(
-                f"{where} has no function (Implements {{eq}}`{equation.label}`)"
-            )
-        if equation.numbered and not equation.checks:
-            ledger.problems.append(
-                f"{where} has no check cell (#| check {equation.label})"
-            )
-    return ledger
-
-
-def read_equations(ledger: Ledger, chapter: str, cells: list[dict]) -> None:
-    """Add a chapter's labelled equations and the {eq} roles of its text."""
-    section = ""
-    for cell in cells:
-        text = "".join(cell["source"])
-        if cell["cell_type"] != "markdown":
-            continue
-        where = f"{chapter}, cell {cell.get('id', '?')}"
-        ledger.references += [(where, target(role)) for role in ROLE.findall(text)]
-        spans = [(m.start(), m) for m in EQUATION.finditer(text)]
-        for piece in re.split(r"(?m)^(?=#)", text):
-            names = [name for level, name in headings(piece) if level > 1]
-            section = names[0] if names else section
-            while spans and (spans[0][1].group() in piece):
-                formula, label = spans.pop(0)[1].groups()
-                if label in ledger.equations:
-                    other = ledger.equations[label].chapter
-                    ledger.problems.append(
-                        f"{where}: label {label} is taken (in {other})"
-                    )
-                elif label:
-                    entry = Equation(label, chapter, section, formula.strip())
-                    ledger.equations[label] = entry
-
-
-def read_code(ledger: Ledger, chapter: str, cells: list[dict]) -> None:
-    """Add a chapter's functions and checks to the equations that they name."""
-    module = ""
-    for cell in cells:
-        source, where = (
-            "".join(cell["source"]),
-            f"{chapter}, cell {cell.get('id', '?')}",
-        )
-        if cell["cell_type"] != "code":
-            continue
-        module = directive(source, "default_exp") or module
-        named, exported = directive(source, "check"), directive(source, "export")
-        if named is None and exported is None:
-            continue
-        try:
-            tree = ast.parse(source)
-        except SyntaxError as error:
-            ledger.problems.append(f"{where}: {error.msg} in line {error.lineno}")
-            continue
-        if named is not None:
-            if not checks(tree):
-                ledger.problems.append(
-                    f"{where}: a check cell without assert or check_gradient"
-                )
-            for label in named.split():
-                if label in ledger.equations:
-                    ledger.equations[label].checks.append((chapter, cell.get("id", "")))
-                else:
-                    ledger.problems.append(
-                        f"{where}: #| check {label} names no equation"
-                    )
-        if exported is not None:
-            for name, text in docstrings(tree, f"cnn.{module}"):
-                ledger.references += [
-                    (f"{where}, {name}", target(r)) for r in ROLE.findall(text)
-                ]
-                for labels in IMPLEMENTS.findall(text):
-                    for label in ROLE.findall(labels):
-                        if label in ledger.equations:
-                            ledger.equations[label].functions.append(name)
-
-
-def problems(book: Path = BOOK) -> list[str]:
-    """Return what is wrong in the ledger, one clear line each; nothing when all is well."""
-    return read(book).problems
-
-
-def rows(book: Path = BOOK) -> list[Equation]:
-    """Return the labelled equations of the book in the order of their appearance."""
-    return list(read(book).equations.values())
+def missing(equation: Equation) -> Iterator[str]:
+    """Yield what an equation lacks."""
+    where = f"{equation.chapter}: {equation.label}"
+    if not equation.label.startswith(("eq:", "def:")):
+        yield f"{where}: a label begins with eq: or def:"
+    if equation.numbered and not equation.functions:
+        yield f"{where} has no function (Implements {{eq}}`{equation.label}`)"
+    if equation.numbered and not equation.checks:
+        yield f"{where} has no check cell (#| check {equation.label})"
 
 
 def main() -> int:
     """Print the problems and the totals; return the exit status."""
-    ledger = read()
+    ledger = Ledger()
     for problem in ledger.problems:
         print(f"ledger: {problem}", file=sys.stderr)
-    numbered = sum(e.numbered for e in ledger.equations.values())
-    definitions = len(ledger.equations) - numbered
-    print(
-        f"ledger: {numbered} equations, {definitions} definitions, {len(ledger.problems)} faults"
-    )
-    return int(bool(ledger.problems))
+    numbered = sum(equation.numbered for equation in ledger.equations.values())
+    rest, faults = len(ledger.equations) - numbered, len(ledger.problems)
+    print(f"ledger: {numbered} equations, {rest} definitions, {faults} faults")
+    return int(bool(faults))
 
 
 if __name__ == "__main__":
