@@ -26,7 +26,6 @@ __all__ = [
     "kernels",
     "leave_loops_to_parent",
     "compiled",
-    "IMPLEMENTATIONS",
     "SMALL",
     "FLOATS",
     "worthwhile",

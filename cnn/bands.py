@@ -14,14 +14,7 @@ from .correlation import Geometry, Padding, geometry
 from .correlation_grad import check_conv_backward
 from .shapes import check_integer, shapes
 
-__all__ = [
-    "conv2d_bands",
-    "conv2d_bands_backward",
-    "choose",
-    "IMPLEMENTATIONS",
-    "CHOICES",
-    "CHOICES",
-]
+__all__ = ["conv2d_bands", "conv2d_bands_backward", "choose"]
 
 
 # --- Between the two ---

@@ -34,7 +34,6 @@ __all__ = [
     "save_history",
     "load_history",
     "history_from",
-    "History",
     "save_weights",
     "load_weights",
     "save_arrays",

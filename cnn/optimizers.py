@@ -123,7 +123,9 @@ def check_grads(
 ) -> None:
     """Raise unless there is a gradient for each parameter, and for nothing else."""
     if grads.keys() != params.keys():
-        raise KeyError(f"grads has the names {sorted(grads)}; expected {sorted(params)}")
+        raise KeyError(
+            f"grads has the names {sorted(grads)}; expected {sorted(params)}"
+        )
     for name, theta in params.items():
         g = grads[name]
         fits = isinstance(g, np.ndarray) and g.shape == theta.shape
