@@ -22,7 +22,7 @@ __all__ = [
 # --- A network that has seen more ---
 
 
-@shapes("x (N, C, H, W) real float, h (N, P) real float, w (N, P) real float")
+@shapes("x (N, C, H, W) float, h (N, P) float, w (N, P) float")
 def bilinear(x: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Read P points (h, w) of each image, between its pixels, as an array (N, C, P).
 
@@ -41,7 +41,7 @@ def bilinear(x: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
     return upper + down * (lower - upper)
 
 
-@shapes("x (N, C, H, W) real float, M (N, 2, 2) real float, o (N, 2) real float")
+@shapes("x (N, C, H, W) float, M (N, 2, 2) float, o (N, 2) float")
 def warp(x: np.ndarray, M: np.ndarray, o: np.ndarray) -> np.ndarray:
     """Move each image by its affine map: the new image's points are M · old + o.
 
@@ -66,6 +66,7 @@ def draw_maps(N: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return M.transpose(2, 0, 1), rng.uniform(-SHIFT, SHIFT, (N, 2))
 
 
+@shapes("x (N, C, H, W) float")
 def augment(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turn, slant, stretch and move each image at random, by a little."""
     M, o = (a.astype(x.dtype) for a in draw_maps(len(x), rng))

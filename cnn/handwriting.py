@@ -5,6 +5,7 @@ Exported from book/22-handwriting.ipynb: edit the chapter and run `make export`.
 
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ SIDE = 800
 def read_picture(path: str | os.PathLike) -> np.ndarray:
     """Read a picture file as grey values from 0 (black) to 1 (white), shape (H, W)."""
     Image = _pillow()
-    with open(path, "rb") as file, warnings.catch_warnings():
+    with open(Path(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(file) as picture:

@@ -3,13 +3,13 @@
 Exported from book/20-pytorch.ipynb: edit the chapter and run `make export`.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+from numpy.random import Generator
 
 from .batchnorm import BatchNorm1d, BatchNorm2d
 from .conv import Conv2d
@@ -23,21 +23,13 @@ from .regularization import Dropout
 from .shapes import check_integer, shapes
 from .training import History, in_use, loop
 
-__all__ = [
-    "twin",
-    "weights_from",
-    "Batch",
-    "Rng",
-    "Batches",
-    "Trainer",
-    "best_device",
-    "train_twin",
-]
+__all__ = ["twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin"]
 
 
 if find_spec("torch"):
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 else:
     raise ImportError(
         "cnn.pytorch needs PyTorch, which is not installed: "
@@ -125,12 +117,7 @@ def weights_from(module: nn.Module) -> dict[str, np.ndarray]:
 # --- One step ---
 
 
-def _step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    x: torch.Tensor,
-    y: torch.Tensor,
-) -> float:
+def _step(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> float:
     """Take one step: forward, backward, update; return the batch's cost before it."""
     J = nn.functional.cross_entropy(module(x), y)
     _check_finite(J.item())
@@ -150,12 +137,11 @@ def _check_finite(J: float) -> None:
 # --- The training loop ---
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-Rng = np.random.Generator
+_Deal = Iterable[tuple[Tensor, Tensor]]
 
 
 @shapes("x (N, ...), y (N) integer")
-def _tensors(x: np.ndarray, y: np.ndarray) -> Batch:
+def _tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return images and labels as tensors, on the arrays' memory where PyTorch can."""
     x, y = np.require(x, None, ["C", "W"]), np.require(y, np.int64, ["C", "W"])
     return torch.from_numpy(x), torch.from_numpy(y)
@@ -169,25 +155,26 @@ class Batches:
         x: np.ndarray,
         y: np.ndarray,
         batch_size: int = 100,
-        rng: Rng | None = None,
+        rng: Generator | None = None,
     ) -> None:
+        if rng is not None and not isinstance(rng, Generator):
+            raise TypeError(f"rng is {rng!r:.60}; expected default_rng(seed), or None")
         self.x, self.y = _tensors(x, y)
         self.batch_size, self.rng = check_integer("batch_size", batch_size, 1), rng
-        _check_rng(rng)
 
     def __len__(self) -> int:
         """Return how many batches an epoch has."""
         return math.ceil(len(self.x) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield images and labels: shuffled, if there is a generator."""
-        N = len(self.x)
-        order = batches(N, self.batch_size, self.rng) if self.rng else _in_order(self)
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels: shuffled if there is a generator, else in order."""
+        N, size = len(self.x), self.batch_size
+        order = batches(N, size, self.rng) if self.rng else torch.arange(N).split(size)
         return ((self.x[i], self.y[i]) for i in order)
 
 
 @torch.no_grad()
-def _evaluate(module: nn.Module, batches: Iterable[Batch]) -> tuple[float, float]:
+def _evaluate(module: nn.Module, batches: _Deal) -> tuple[float, float]:
     """Return cost and error rate over some batches, as after ``module.eval()``."""
     N, J, wrong = 0, 0.0, 0
     with in_use(module):
@@ -207,12 +194,12 @@ class _Steps:
     """A PyTorch module on its device, ready for a step or a test."""
 
     module: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     schedule: Callable[[int], float] | None = None
     device: str | torch.device = "cpu"
     t: int = 0  # how many steps were taken
 
-    def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
+    def step(self, x: Tensor, y: Tensor) -> float:
         """Take one step at the schedule's rate; return the batch's cost before it."""
         if self.schedule:
             for group in self.optimizer.param_groups:
@@ -221,7 +208,7 @@ class _Steps:
         self.t += 1
         return J
 
-    def evaluate(self, batches: Iterable[Batch]) -> tuple[float, float]:
+    def evaluate(self, batches: _Deal) -> tuple[float, float]:
         """Return cost and error rate over some batches, as after ``module.eval()``."""
         there = ((x.to(self.device), y.to(self.device)) for x, y in batches)
         return _evaluate(self.module, there)
@@ -231,13 +218,13 @@ class Trainer(_Steps):
     """The training loop of this book around a PyTorch module, which it trains in place."""
 
     def __post_init__(self) -> None:
-        _check_parts(self.module, self.optimizer, self.schedule)
+        _check_parts(self)
         self.module.to(self.device)
 
     def fit(
         self,
-        train: Iterable[Batch],
-        test: Iterable[Batch],
+        train: _Deal,
+        test: _Deal,
         *,
         epochs: int,
         every: int = 100,
@@ -248,19 +235,11 @@ class Trainer(_Steps):
         dealt = (batch for _ in range(epochs) for batch in train)
         step, results = (lambda b: self.step(*b)), (lambda: self.evaluate(test))
         self.module.train()
-        with _seeded(torch.device(self.device), seed):
+        cuda = [self.device] if torch.device(self.device).type == "cuda" else []
+        with torch.random.fork_rng(cuda, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
             return loop(step, results, dealt, total, every)
-
-
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed PyTorch's generators, if there is a seed, and put their states back at the end."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def best_device() -> str:
@@ -270,24 +249,11 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _in_order(batches: Batches) -> Iterator[slice]:
-    starts = range(0, len(batches.x), batches.batch_size)
-    return (slice(start, start + batches.batch_size) for start in starts)
-
-
-def _check_rng(rng: Rng | None) -> None:
-    if rng is not None and not isinstance(rng, Rng):
-        raise TypeError(f"rng is {rng!r:.60}; expected default_rng(seed), or None")
-
-
-def _check_parts(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Callable[[int], float] | None,
-) -> None:
+def _check_parts(trainer: _Steps) -> None:
     """Raise unless a trainer can be made of these."""
+    module, optimizer, schedule = trainer.module, trainer.optimizer, trainer.schedule
     _check_type("module", module, nn.Module, "a torch.nn.Module, such as twin(net)")
-    _check_type("optimizer", optimizer, torch.optim.Optimizer, "one of torch.optim")
+    _check_type("optimizer", optimizer, Optimizer, "one of torch.optim")
     if schedule is not None and not callable(schedule):
         raise TypeError(f"schedule is {schedule!r:.60}; expected a function, or None")
     held = {id(a) for group in optimizer.param_groups for a in group["params"]}
@@ -299,7 +265,7 @@ def _check_parts(
         )
 
 
-def _check_fit(train: Iterable[Batch], epochs: int, every: int) -> int:
+def _check_fit(train: _Deal, epochs: int, every: int) -> int:
     """Raise unless a run can be made of these; return how many iterations it will have."""
     check_integer("epochs", epochs, 1)
     check_integer("every", every, 1)
@@ -323,14 +289,13 @@ def train_twin(
     modules = []
 
     def fit(
-        net: Sequential, ours: Adam, data: Dataset, epochs: int, rng: Rng
+        net: Sequential, ours: Adam, data: Dataset, epochs: int, rng: Generator
     ) -> History:
         modules.append(twin(net))
         adam = torch.optim.Adam(modules[0].parameters(), lr=ours.rate(), fused=True)
-        schedule = ours.lr if callable(ours.lr) else None
         dealt = Batches(data.x_train, data.y_train, rng=rng)
         tests = Batches(data.x_test, data.y_test, 500)
-        trainer = Trainer(modules[0], adam, schedule)
+        trainer = Trainer(modules[0], adam, ours.lr if callable(ours.lr) else None)
         return trainer.fit(dealt, tests, epochs=epochs, seed=seed)
 
     _, history = train(data, model, recipe, epochs=epochs, seed=seed, fit=fit)

@@ -116,7 +116,7 @@ def plot_curves(histories: Mapping[str, History]) -> "Figure":
 # --- What the seeds show ---
 
 
-@shapes("d (R) real float")
+@shapes("d (R) real")
 def interval(d: np.ndarray, c: float = 0.95) -> tuple[float, float]:
     """Return the mean of differences and half the width of its confidence interval.
 
