@@ -24,7 +24,17 @@ from cnn.activations import (
     tanh,
     tanh_backward,
 )
+from cnn.augment import augment, bilinear, warp
 from cnn.backend import use
+from cnn.bands import choose, conv2d_bands, conv2d_bands_backward
+from cnn.batchnorm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    batch_norm,
+    batch_norm_backward,
+    moments,
+)
+from cnn.checkpoint import fit, train
 from cnn.conv import Conv2d, check_where, conv2d, conv2d_backward, filter_size
 from cnn.correlation import (
     check_conv,
@@ -55,25 +65,20 @@ from cnn.data import (
     read_idx,
     scale,
 )
-from cnn.files import load, mnist
-from cnn.shapes import (
-    check_array,
-    check_integer,
-    check_labels,
-    check_same_dtype,
-    shapes,
-)
+from cnn.dense import linear, linear_backward
 from cnn.files import (
     check_history,
     history_from,
     load,
+    load_arrays,
     load_history,
+    load_weights,
     mnist,
     network_of,
+    save_arrays,
     save_history,
+    save_weights,
 )
-from cnn.shapes import check_array, check_integer, check_labels, check_same_dtype
-from cnn.dense import linear, linear_backward
 from cnn.gradcheck import (
     check_gradient,
     complex_step_gradient,
@@ -81,8 +86,8 @@ from cnn.gradcheck import (
     relative_error,
 )
 from cnn.handwriting import as_mnist, center_of_mass, ink, read_picture, resize
-from cnn.bands import choose, conv2d_bands, conv2d_bands_backward
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
+from cnn.initialization import fans, kaiming_normal_, xavier_normal_
 from cnn.kernels import (
     adam_compiled,
     conv2d_compiled,
@@ -103,9 +108,6 @@ from cnn.losses import (
     log_sum_exp,
     softmax,
 )
-from cnn.checkpoint import train
-from cnn.files import load_weights, save_weights
-from cnn.recipes import epochs_for, plot_curves, prepare, probabilities
 from cnn.models import deep_cnn, output_shapes, simple_cnn, summary
 from cnn.network import (
     Container,
@@ -121,7 +123,6 @@ from cnn.network import (
     rows,
     uniform_params,
 )
-from cnn.initialization import fans, kaiming_normal_, xavier_normal_
 from cnn.optimizers import (
     SGD,
     Adam,
@@ -148,16 +149,15 @@ from cnn.pooling import (
     pool_geometry,
     window_counts,
 )
-from cnn.batchnorm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    batch_norm,
-    batch_norm_backward,
-    moments,
-)
+from cnn.recipes import epochs_for, interval, plot_curves, prepare, probabilities
 from cnn.regularization import Dropout, dropout, dropout_backward
-from cnn.checkpoint import fit
-from cnn.files import load_arrays, save_arrays
+from cnn.shapes import (
+    check_array,
+    check_integer,
+    check_labels,
+    check_same_dtype,
+    shapes,
+)
 from cnn.training import History, check_data, check_run, evaluate, train_step
 from cnn.visualize import (
     activations,
@@ -330,6 +330,10 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "kaiming_normal_": (lambda W: kaiming_normal_(W, rng()), {"W": W.copy()}),
     "spread": (lambda a: spread(a, 2), {"a": DZ}),
     "rot180": (rot180, {"a": DZ}),
+    "interval": (interval, {"d": f(4)}),
+    "bilinear": (bilinear, {"x": X, "h": f(2, 5), "w": f(2, 5)}),
+    "warp": (warp, {"x": X, "M": f(2, 2, 2), "o": f(2, 2)}),
+    "augment": (lambda x: augment(x, rng()), {"x": X}),
     "activations": (lambda x: activations(small(), x), {"x": f32(2, 1, 3, 3)}),
     "saliency": (
         lambda x, y: saliency(small(), x, y),
@@ -376,6 +380,7 @@ GROWS = {"x": 1, "W": 1, "b": 0, "dz": 1, "q": 1, "dq": 0, "z": 0, "y": 0, "dthe
 GROWS |= {"dy": 1, "r": 1, "gamma": 0, "beta": 0}
 CONVERTS = {"x", "W", "b", "dz", "q", "dq", "dy", "r", "gamma", "beta"}
 SHAPES_ONLY = {"check_conv"}
+ANY_CHANNELS = {"bilinear", "warp"}
 
 
 def small() -> Sequential:
@@ -406,7 +411,8 @@ def wrong_arrays(name: str, argument: str, a: np.ndarray) -> dict[str, Wrong]:
         wrong["floats"] = (a.astype(float), TypeError, (argument, "float64"))
         wrong["negative"] = (a - 1, ValueError, ("y[0] is -1", "0 to 2"))
         wrong["too large"] = (a + 1, ValueError, ("y[1] is 3", "0 to 2"))
-    if len(ARRAYS[name][1]) > 1 and argument in GROWS:
+    grows = argument in GROWS and name not in ANY_CHANNELS
+    if len(ARRAYS[name][1]) > 1 and grows:
         wrong["another size"] = (
             np.concatenate([a, a], GROWS[argument]),
             ValueError,
@@ -1532,6 +1538,15 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         ),
     ],
     # mnist
+    "bilinear": [
+        (lambda: bilinear(X, f(3, 5), f(2, 5)), ValueError, ("h has", "(2, P)")),
+        (lambda: bilinear(X, f(2, 5), f(2, 4)), ValueError, ("w has", "(2, 5)")),
+    ],
+    "warp": [
+        (lambda: warp(X, f(3, 2, 2), f(2, 2)), ValueError, ("M has", "(2, 2, 2)")),
+        (lambda: warp(X, f(2, 2, 2), f(2, 3)), ValueError, ("o has", "(2, 2)")),
+        (lambda: warp(X, f32(2, 2, 2), f(2, 2)), TypeError, ("float32", "M")),
+    ],
     "epochs_for": [(lambda: epochs_for(None), AttributeError, ("name",))],
     "prepare": [
         (lambda: prepare("large"), ValueError, ("'large'", "simple, deep")),
@@ -1800,6 +1815,8 @@ EXCEPTIONS = {
     "count_parameters": "adds up what any layer holds",
     "download_mnist": "its errors need a network that fails: test_data.py",
     "replace_file": "its errors are its callback's: test_files.py",
+    "replace_file": "its errors are its callback's: test_training.py",
+    "draw_maps": "counts the images that augment has checked",
     "padded_size": "calculates with a Geometry, which geometry has checked",
 }
 if find_spec("torch"):
