@@ -97,9 +97,9 @@ MISTAKES = [
             "return sides if", "return sides[2:] + sides[:2] if"),
     # convolution, backward
     Mistake("filter not turned", BACKWARD, "correlation", "loops, nasty",
-            "rot180(V).swapaxes(0, 1)", "V.swapaxes(0, 1)"),
+            "rot180(F).swapaxes(0, 1)", "F.swapaxes(0, 1)"),
     Mistake("channels not exchanged", BACKWARD, "correlation", "loops, nasty",
-            "rot180(V).swapaxes(0, 1)", "rot180(V)"),
+            "rot180(F).swapaxes(0, 1)", "rot180(F)"),
     Mistake("stride dropped", BACKWARD, "correlation", "by hand",
             "spread(dz, g.s)", "dz"),
     Mistake("remainder forgotten in the frame", BACKWARD, "correlation", "loops, nasty",

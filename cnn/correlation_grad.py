@@ -108,15 +108,15 @@ def conv2d_matrix(
 
 
 @shapes("a (..., rows, columns)")
-def spread(a: np.ndarray, k: int) -> np.ndarray:
-    """Put k - 1 zeros between neighbours along the last two axes.
+def spread(a: np.ndarray, step: int) -> np.ndarray:
+    """Put step - 1 zeros between neighbours along the last two axes.
 
     Implements {eq}`eq:spread`.
     """
-    k = check_integer("k", k, 1)
+    step = check_integer("step", step, 1)
     *front, rows, columns = a.shape
-    D = np.zeros((*front, k * (rows - 1) + 1, k * (columns - 1) + 1), a.dtype)
-    D[..., ::k, ::k] = a
+    D = np.zeros((*front, step * (rows - 1) + 1, step * (columns - 1) + 1), a.dtype)
+    D[..., ::step, ::step] = a
     return D
 
 
@@ -155,9 +155,9 @@ def conv2d_correlation_backward(
     """
     g = check_conv_backward(dz, x, W, stride, padding, dilation)
     e_h, e_w = g.d * (W.shape[2] - 1), g.d * (W.shape[3] - 1)
-    D, V, xbar = spread(dz, g.s), spread(W, g.d), pad(x, g)
+    D, F, xbar = spread(dz, g.s), spread(W, g.d), pad(x, g)
     E = np.pad(D, ((0, 0), (0, 0), (e_h, e_h + g.r_h), (e_w, e_w + g.r_w)))
-    dxbar = correlate(E, rot180(V).swapaxes(0, 1))
+    dxbar = correlate(E, rot180(F).swapaxes(0, 1))
     read = xbar[:, :, : xbar.shape[2] - g.r_h, : xbar.shape[3] - g.r_w]
     dW = correlate(read.swapaxes(0, 1), D.swapaxes(0, 1)).swapaxes(0, 1)
     return crop(dxbar, x.shape, g), dW[:, :, :: g.d, :: g.d], dz.sum(axis=(0, 2, 3))

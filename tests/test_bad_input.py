@@ -848,7 +848,7 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: conv2d_matrix(W, (6, 5), stride=0), ValueError, ("stride is 0",)),
     ],
     "spread": [
-        (lambda: spread(DZ, 0), ValueError, ("k is 0",)),
+        (lambda: spread(DZ, 0), ValueError, ("step is 0",)),
         (lambda: spread(f(3), 2), ValueError, ("(3,)", "(..., rows, columns)")),
     ],
     "rot180": [(lambda: rot180(f(3)), ValueError, ("(3,)", "(..., rows, columns)"))],
