@@ -45,7 +45,7 @@ def _read_header(file: BinaryIO, ndim: int) -> tuple[int, ...]:
     places = range(4, len(header), 4)
     shape = tuple(int.from_bytes(header[k : k + 4], "big") for k in places)
     if len(header) < 4 + 4 * ndim or 0 in shape:
-        raise ValueError(f"the header promises {shape}, expected {ndim} sizes above 0")
+        raise ValueError(f"the header promises {shape}, expected {ndim} sizes, none 0")
     return shape
 
 
@@ -189,17 +189,17 @@ MNIST_FILES = (
 )
 
 
-def _read_part(folder: Path, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_part(folder: Path, images: str, labels: str) -> list[np.ndarray]:
     """Read a file of images and a file of as many labels."""
     for name in (images, labels):
         if find(folder, name) is None:
-            expected = f"expected a folder with {', '.join(MNIST_FILES)}"
-            raise FileNotFoundError(f"{folder / name}[.gz] does not exist: {expected}")
+            expected = f"expected {', '.join(MNIST_FILES)}"
+            raise FileNotFoundError(f"{folder / name}[.gz] does not exist; {expected}")
     x, y = read_idx(find(folder, images), 3), read_idx(find(folder, labels), 1)
     if len(x) != len(y):
         found = f"{images} holds {len(x)} images but {labels} {len(y)} labels"
         raise ValueError(f"{folder}: {found}")
-    return scale(x), y.astype(np.int64)
+    return [scale(x), y.astype(np.int64)]
 
 
 def read_folder(folder: str | os.PathLike, name: str | None = None) -> Dataset:

@@ -83,7 +83,7 @@ def complex_step_gradient(
         value = f(theta + 1j * h * e)
         if not np.iscomplexobj(value):
             lost = "abs, float() or a real buffer dropped the imaginary part"
-            raise TypeError(f"f(theta + ih) is real, a {type(value).__name__}: {lost}")
+            raise TypeError(f"f(theta + ih) is a {type(value).__name__}: {lost}")
         dtheta[k] = value.imag / h
     return dtheta
 

@@ -93,7 +93,7 @@ def check_scores(z: np.ndarray, y: np.ndarray) -> None:
     if not np.isfinite(z).all():
         wrong = np.argwhere(~np.isfinite(z))
         n, k = wrong[0]
-        found = f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} are not finite)"
+        found = f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} not finite)"
         raise FloatingPointError(
             f"{found}: look for NaN in the input, or lower the learning rate"
         )
@@ -104,7 +104,7 @@ def check_scores(z: np.ndarray, y: np.ndarray) -> None:
 
 @shapes("z (N, K) float, y (N) integer")
 def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute dz = (P - Y) / N, the gradient of the cost with respect to the scores.
+    """Compute dz = (P - Y) / N, the gradient with respect to the scores.
 
     Implements {eq}`eq:ce-grad`.
 

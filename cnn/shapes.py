@@ -30,7 +30,7 @@ Axes = tuple[int | str, ...]
 
 
 def _match(axes: Axes, shape: tuple[int, ...]) -> dict[int | str, tuple] | None:
-    """Return the sizes that each letter, and ``...``, stands for; None where they don't fit."""
+    """Return what each letter, and ``...``, stands for; None if they don't fit."""
     found: dict[int | str, tuple] = {}
     rest = len(shape) - (len(axes) - 1)  # as many axes "..." stands for
     if rest < 0 or (rest != 1 and "..." not in axes):
@@ -43,7 +43,7 @@ def _match(axes: Axes, shape: tuple[int, ...]) -> dict[int | str, tuple] | None:
     return found
 
 
-# What an array may hold: in NumPy's codes (f floats, c complex, i and u integers), and in words.
+# What an array may hold: NumPy's codes (f floats, c complex, i, u integers), words.
 KINDS = {
     "": ("fiuc", "numbers"),
     "float": ("fc", "floating-point numbers"),
@@ -57,7 +57,7 @@ KINDS = {
 def check_array(
     name: str, a: np.ndarray, shape: Axes, why: str = "", kind: str = ""
 ) -> None:
-    """Raise unless ``a`` is an array of this shape and kind; a letter is any size but 0."""
+    """Raise unless ``a`` has this shape and kind; a letter is any size but 0."""
     expected = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
     codes, words = KINDS[kind]
     if not isinstance(a, np.ndarray):
@@ -69,7 +69,7 @@ def check_array(
         reason = f", {why}" if why else ""
         raise ValueError(f"{name} has shape {a.shape}; expected {expected}{reason}")
     if not a.size:
-        raise ValueError(f"{name} is empty: its shape is {a.shape}; expected no zero")
+        raise ValueError(f"{name} is empty: it has shape {a.shape}; expected no 0")
 
 
 def check_same_dtype(**arrays: np.ndarray) -> None:
@@ -81,15 +81,16 @@ def check_same_dtype(**arrays: np.ndarray) -> None:
 
 def check_integer(name: str, value: int, least: int) -> int:
     """Return ``value`` as Python's integer if it is one and at least ``least``."""
+    expected = f"an integer of at least {least}"
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}; expected an integer of at least {least}")
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
     if value < least:
-        raise ValueError(f"{name} is {value}; expected an integer of at least {least}")
+        raise ValueError(f"{name} is {value}; expected {expected}")
     return int(value)
 
 
 def check_labels(y: np.ndarray, N: int, K: int) -> None:
-    """Raise unless ``y`` holds N integers from 0 to K - 1; name the first that is none."""
+    """Raise unless ``y`` is N integers from 0 to K - 1; name the first that isn't."""
     check_array("y", y, (N,), "one label per image", "integer")
     wrong = np.flatnonzero((y < 0) | (y >= K))
     if wrong.size:
@@ -154,13 +155,14 @@ def _compares(table: Table) -> Iterator[str]:
         if name in alike[1:]:
             yield f"{name}.dtype == {alike[0]}.dtype"
         for i, e in enumerate(axes):
-            seen = str(e) if isinstance(e, int) else first.setdefault(e, f"_{name}{i}")
-            if seen != f"_{name}{i}":
-                yield f"_{name}{i} == {seen}"
+            size = f"_{name}{i}"
+            seen = str(e) if isinstance(e, int) else first.setdefault(e, size)
+            if seen != size:
+                yield f"{size} == {seen}"
 
 
 def _source(table: Table, parameters: str) -> str:
-    """Write the door: compare, explain what is wrong, else call the function behind it."""
+    """Write the door: compare, explain what is wrong, call what stands behind."""
     return f"""
 def _door({parameters}):
     try:
@@ -182,7 +184,7 @@ def _door(function: Callable, table: Table) -> Any:
     names = [name for name, _, _ in table]
     if len(plain) < len(parameters) or sorted(names) != sorted({*names} & {*plain}):
         wrong = f"the shapes of {function.__name__} are for {names}"
-        raise TypeError(f"{wrong}; expected plain parameters, each once, of {plain}")
+        raise TypeError(f"{wrong}; expected plain parameters, once, of {plain}")
     space = {"_ndarray": np.ndarray, "_explain": _explain, "_table": table}
     exec(_source(table, ", ".join(plain)), space)
     door = update_wrapper(space["_door"], function)
@@ -192,18 +194,19 @@ def _door(function: Callable, table: Table) -> Any:
 
 
 def shapes(line: str) -> Callable[[Callable], Any]:
-    """Declare the shapes of a function's arrays in one line, and check them at each call.
+    """Declare the shapes of a function's arrays in one line, checked at each call.
 
-    Equal letters are equal sizes, ``...`` equal axes; a word after the shape (``float``,
-    ``real``, ``integer``, ``bytes``) narrows what the array may hold. All but integers share
-    one dtype. The function itself, without its check, is ``function.behind``.
+    Equal letters are equal sizes, ``...`` equal axes; a word after the shape narrows
+    what the array may hold (``float``, ``real``, ``integer``, ``bytes``). All but
+    integers share one dtype. ``function.behind`` is the function without its check.
     """
     table = _read(line)
 
     def declare(function: Callable) -> Any:
         door = _door(function, table)
         summary, *rest = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-        door.__doc__ = "\n\n".join([summary, f"Shapes: ``{line}``.", *rest]).lstrip()
+        parts = [summary, f"Shapes: ``{line}``.", *rest]
+        door.__doc__ = "\n\n".join(parts).lstrip()
         return door
 
     return declare

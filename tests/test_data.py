@@ -99,7 +99,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     ),
     "gz with a tail": ("a.gz", ZIPPED + b"tail", "gzip"),
     "ends inside a size": ("a", WHOLE[:15], "header"),
-    "no images": ("a", struct.pack(">4s3I", IMAGES, 0, 28, 28), "above 0"),
+    "no images": ("a", struct.pack(">4s3I", IMAGES, 0, 28, 28), "none 0"),
 }
 
 

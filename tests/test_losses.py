@@ -70,7 +70,7 @@ def test_the_first_broken_score_is_named(f: Callable, bad: float) -> None:
     z[1, 0] = z[1, 2] = bad
     with pytest.raises(FloatingPointError) as caught:
         f(z, Y)
-    assert f"z[1, 0] is {bad} (2 of 6 are not finite)" in str(caught.value)
+    assert f"z[1, 0] is {bad} (2 of 6 not finite)" in str(caught.value)
     assert "learning rate" in str(caught.value)
 
 

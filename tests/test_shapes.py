@@ -131,7 +131,7 @@ MISFITS: dict[str, tuple[str, tuple[object, ...], type[Exception], str]] = {
         DENSE,
         (zeros(2, 4), zeros(0, 4), zeros(2)),
         ValueError,
-        "q is empty: its shape is (0, 4); expected no zero",
+        "q is empty: it has shape (0, 4); expected no 0",
     ),
     "no array": (
         DENSE,
