@@ -79,7 +79,7 @@ def save_history(path: str | os.PathLike, history: History) -> None:
 
 
 def load_history(path: str | os.PathLike) -> History:
-    """Read what ``save_history`` wrote; anything else is a ValueError that names the file."""
+    """Read what ``save_history`` wrote; anything else is a ValueError."""
     try:
         return history_from(json.loads(Path(path).read_bytes()))
     except (ValueError, RecursionError) as err:
@@ -87,7 +87,7 @@ def load_history(path: str | os.PathLike) -> History:
 
 
 def history_from(record: object) -> History:
-    """Make a history of what JSON held, if it holds a history's lists, and these agree."""
+    """Make a history of what JSON held, if its lists are there and agree."""
     names = set(vars(History()))
     if not isinstance(record, dict) or record.keys() != names:
         raise ValueError(
@@ -136,7 +136,7 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
     Parameters
     ----------
     path, arrays : path-like, mapping of str to np.ndarray
-        The file to make or to replace, and what to write, for example ``net.state_dict()``.
+        The file to make or to replace; what to write, as ``net.state_dict()``.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
 def _read_array(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, available: int
 ) -> np.ndarray:
-    """Read one array, after its header's promise has been compared with the bytes there are."""
+    """Read one array, if its header's promise agrees with the bytes there are."""
     name = info.filename
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed; expected what np.savez writes")
@@ -184,7 +184,7 @@ _DAMAGED = (zipfile.BadZipFile, tokenize.TokenError, EOFError, SyntaxError)
 
 
 def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the named arrays of an uncompressed ``.npz`` file; nothing in it is unpickled.
+    """Read named arrays from an uncompressed ``.npz`` file; nothing is unpickled.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def save_weights(path: str | os.PathLike, net: Sequential) -> None:
-    """Write a network's weights as a safetensors file, which PyTorch's users can read as well.
+    """Write a network's weights as a safetensors file, which PyTorch reads as well.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def save_weights(path: str | os.PathLike, net: Sequential) -> None:
 def load_weights(path: str | os.PathLike) -> Sequential:
     """Read one of the two networks, with its weights, from a safetensors file.
 
-    Which network it is, with how many classes, with dropout or not, is read from names and shapes.
+    Which network it is, and with how many classes, names and shapes tell.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def load_weights(path: str | os.PathLike) -> Sequential:
     Raises
     ------
     ImportError, FileNotFoundError, ValueError
-        Safetensors is not installed; there is no such file; it is damaged or of another network.
+        Safetensors or the file is missing; it is damaged, or of another network.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -301,7 +301,7 @@ MNIST_MIRRORS = (
 
 
 def download_mnist(folder: str | os.PathLike) -> None:
-    """Fetch MNIST's missing files into ``folder``, trying each mirror, and check their SHA-256."""
+    """Fetch MNIST's missing files, trying each mirror, and check their SHA-256."""
     missing = [name for name in MNIST_FILES if not find(Path(folder), name)]
     for name in missing:
         _fetch(Path(folder), f"{name}.gz", f"sha256:{MNIST_SHA256[name]}")
@@ -329,7 +329,7 @@ def _fetch(folder: Path, name: str, known_hash: str) -> None:
 
 
 def mnist(root: str | os.PathLike | None = None, download: bool = False) -> Dataset:
-    """Read MNIST from ``root/MNIST/raw``, and fetch first what is missing (11.6 MB) if asked to."""
+    """Read MNIST from ``root/MNIST/raw``; first fetch what is missing, if asked to."""
     if download:
         download_mnist(data.mnist_folder(root))
     return data.mnist(root)

@@ -125,7 +125,7 @@ class Bookkeeping:
 
 
 class Optimizer(Bookkeeping):
-    """What optimisers share. A new one names its ``memories`` and writes ``update``."""
+    """What optimisers share; a new one names ``memories``, writes ``update``."""
 
     def __init__(self, params: Params, lr: Rate, weight_decay: float = 0.0) -> None:
         check_optimizer(params, lr, weight_decay)
@@ -166,9 +166,9 @@ class SGD(Optimizer):
     Parameters
     ----------
     params, lr : mapping of str to np.ndarray, float or callable
-        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+        The parameters by name, changed in place; γ, or a schedule of the step.
     momentum, weight_decay : float
-        The share μ of the velocity that a step keeps; the share λ of decay; 0 for none.
+        The share μ of the velocity that a step keeps; λ; 0 for none.
 
     Raises
     ------
@@ -229,9 +229,9 @@ class Adam(Optimizer):
     Parameters
     ----------
     params, lr : mapping of str to np.ndarray, float or callable
-        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+        The parameters by name, changed in place; γ, or a schedule of the step.
     betas, eps : tuple of float, float
-        The decay β₁ of the gradient's average and β₂ of its square's; ε, outside the root.
+        How much the averages of g and g² keep; ε, which stands outside the root.
     weight_decay : float
         The share λ of each parameter that is added to its gradient; 0 for none.
 
@@ -280,7 +280,7 @@ class ExponentialDecay:
     Parameters
     ----------
     gamma_max, gamma_min, tau : float
-        The rate at step 0, the one it tends to, and after how many steps 1/e of the way is left.
+        The rate at step 0, the one it tends to, and the steps until 1/e is left.
 
     Raises
     ------
