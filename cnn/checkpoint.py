@@ -39,8 +39,8 @@ def iterations(
 ) -> Iterator[tuple[np.ndarray, dict]]:
     """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
 
-    An epoch that was begun is dealt again, in the order that it got from the state ``shuffled``,
-    and its first batches are skipped.
+    An epoch that was begun is dealt again, shuffled from the state ``shuffled``, and
+    its first batches are skipped.
     """
     t, per_epoch = done, math.ceil(N / batch_size)
     while t < total:
@@ -87,7 +87,7 @@ def save(
 def _generators(
     net: Sequential, rng: np.random.Generator
 ) -> list[np.random.BitGenerator]:
-    """Return what the random numbers come from: the batches' order, then each layer's."""
+    """Return what random numbers come from: for the order, then each layer's."""
     attributes = (a for layer in net.modules() for a in vars(layer).values())
     drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
     return [generator.bit_generator for generator in (rng, *drawing)]
@@ -97,7 +97,7 @@ def _generators(
 
 
 def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
-    """Say what makes this run this run; two runs with the same answers can share a checkpoint."""
+    """Say what makes this run this run: equal answers can share a checkpoint."""
     (net, optimizer, rng), checksum = parts, 0
     for a in data[1:]:
         checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
@@ -127,7 +127,7 @@ def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
 def resume(
     path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
 ) -> tuple[History, dict]:
-    """Put network, optimiser and generators where the checkpoint left them, or change nothing.
+    """Put all parts where the checkpoint left them, or change nothing.
 
     Returns the history until then, and the generator's state before the latest shuffle.
     """
@@ -181,7 +181,7 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 def _fit_and_keep(
     path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
 ) -> History:
-    """Train from the checkpoint if there is one, else from the start, and keep new ones."""
+    """Train from the checkpoint, if there is one, and keep new ones."""
     (net, optimizer, rng), run = parts, identify(parts, data, **how)
     history, state = History(), None
     if Path(path).exists():
@@ -213,21 +213,21 @@ def fit(
     every: int = 100,
     checkpoint: str | os.PathLike | None = None,
 ) -> History:
-    """Train ``net`` on ``data``, test it every so many iterations, and return the history.
+    """Train ``net`` on ``data``, test it now and then, and return the history.
 
     Parameters
     ----------
     net, optimizer : Sequential, Optimizer
         The network, changed in place, and an optimiser made of ``net.params``.
     data, epochs : Dataset, int
-        What to learn from and what to test on; how many times each training image is seen.
+        What to learn from and test on; how many times each image is seen.
     rng : np.random.Generator
-        Shuffles the images, once an epoch. Its seed is part of what makes a run this run.
+        Shuffles the images, once an epoch.
     batch_size, every : int
-        Images in a batch (an epoch's last may be smaller); iterations between two tests.
+        Images in a batch; iterations between two tests.
     checkpoint : path-like, optional
-        A file written at each test. Where it exists, training goes on from it, and ends with
-        the same weights as if it had never stopped.
+        A file written at each test. Where it exists, training goes on from it, and
+        ends with the same weights as if it had never stopped.
 
     Returns
     -------
@@ -237,8 +237,8 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, the data do not fit or hold NaN or infinity, or the
-        checkpoint is damaged or belongs to another run.
+        An argument is out of range, the data do not fit or are not finite, or the
+        checkpoint is damaged or of another run.
     FloatingPointError
         The cost became NaN or infinite; the message says at which iteration.
     """
@@ -263,7 +263,7 @@ def train(
     Parameters
     ----------
     data, epochs : Dataset, int
-        Images of 28×28 pixels, any number of classes; by default 15 epochs, 120 for the digits.
+        Images of 28×28 pixels; by default 15 epochs, or 120 for the embedded digits.
     model, recipe : str
         ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
     seed, checkpoint : int, path-like

@@ -1,6 +1,6 @@
 """How far to step.
 
-Exported from book/08-optimizers.ipynb: edit the chapter and run `make export`.
+Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit the chapters and run `make export`.
 """
 
 import math
@@ -26,6 +26,7 @@ __all__ = [
     "adam_update",
     "Adam",
     "ExponentialDecay",
+    "AdamW",
 ]
 
 
@@ -125,7 +126,7 @@ class Bookkeeping:
 
 
 class Optimizer(Bookkeeping):
-    """What optimisers share. A new one names its ``memories`` and writes ``update``."""
+    """What optimisers share; a new one names ``memories``, writes ``update``."""
 
     def __init__(self, params: Params, lr: Rate, weight_decay: float = 0.0) -> None:
         check_optimizer(params, lr, weight_decay)
@@ -166,9 +167,9 @@ class SGD(Optimizer):
     Parameters
     ----------
     params, lr : mapping of str to np.ndarray, float or callable
-        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+        The parameters by name, changed in place; γ, or a schedule of the step.
     momentum, weight_decay : float
-        The share μ of the velocity that a step keeps; the share λ of decay; 0 for none.
+        The share μ of the velocity that a step keeps; λ; 0 for none.
 
     Raises
     ------
@@ -229,9 +230,9 @@ class Adam(Optimizer):
     Parameters
     ----------
     params, lr : mapping of str to np.ndarray, float or callable
-        The parameters by name, changed in place; the learning rate γ, or a schedule of the step.
+        The parameters by name, changed in place; γ, or a schedule of the step.
     betas, eps : tuple of float, float
-        The decay β₁ of the gradient's average and β₂ of its square's; ε, outside the root.
+        How much the averages of g and g² keep; ε, which stands outside the root.
     weight_decay : float
         The share λ of each parameter that is added to its gradient; 0 for none.
 
@@ -280,7 +281,7 @@ class ExponentialDecay:
     Parameters
     ----------
     gamma_max, gamma_min, tau : float
-        The rate at step 0, the one it tends to, and after how many steps 1/e of the way is left.
+        The rate at step 0, the one it tends to, and the steps until 1/e is left.
 
     Raises
     ------
@@ -302,3 +303,44 @@ class ExponentialDecay:
         """Return the learning rate of step ``t``, counted from 0."""
         share = math.exp(-t / self.tau)
         return self.gamma_min + (self.gamma_max - self.gamma_min) * share
+
+
+# --- Adam is different ---
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the weights shrink by themselves, whatever the gradient.
+
+    Implements {eq}`eq:decay-decoupled`.
+
+    Parameters
+    ----------
+    params : mapping of str to np.ndarray
+        The parameters by name; they are changed in place.
+    lr : float or callable
+        The learning rate γ, or a schedule: a function of the step, counted from 0.
+    betas, eps : tuple of float, float
+        As for ``Adam``.
+    weight_decay : float
+        λ: every step begins by taking the share γλ away from each parameter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for ``Adam``.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        lr: float | Callable[[int], float] = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
+        """Shrink the parameter in place, and return its gradient as it is."""
+        theta *= 1 - gamma * self.weight_decay
+        return g

@@ -44,7 +44,7 @@ def train_step(
     net, optimizer : Sequential, Optimizer
         The network, changed in place, and an optimiser made of ``net.params``.
     x, y : np.ndarray
-        A batch: images of the shape that the first layer takes, and their labels, integers.
+        A batch: images as the first layer takes them, and their labels.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def train_step(
     Raises
     ------
     TypeError, ValueError, FloatingPointError
-        The batch does not fit the network, a label is out of range, or a score is not finite.
+        The batch does not fit, a label is out of range, or a score is not finite.
     """
     z = net.forward(x)
     J, dz = cross_entropy_and_gradient(z, y)
@@ -77,21 +77,21 @@ def evaluate(
     Parameters
     ----------
     net : Sequential
-        The network; its parameters stay as they are, and every layer's mode is put back.
+        The network; every layer's mode is put back.
     x, y : np.ndarray
         All the images, and their labels.
     batch_size : int
-        How many images to compute at once: it changes the memory needed, not the result.
+        How many images to compute at once; the result does not depend on it.
 
     Returns
     -------
     tuple of float
-        The cost J and the share of the images that are classified wrongly, from 0 to 1.
+        The cost J and the share of images classified wrongly, from 0 to 1.
 
     Raises
     ------
     TypeError, ValueError, FloatingPointError
-        ``x`` is empty, they do not fit each other or the network, or a score is not finite.
+        The arguments do not fit each other, or a score is not finite.
     """
     check_integer("batch_size", batch_size, 1)
     J = error = 0.0
@@ -130,7 +130,7 @@ class History:
     iterations : list of int
         After how many iterations the network was tested.
     test_loss, test_error, seconds : list of float
-        For each of these, cost and error rate on the test set, and the time used until then.
+        For each of these, results on the test set, and the time used until then.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -164,7 +164,7 @@ def loop(
     history: History | None = None,
     keep: Callable[[], None] = lambda: None,
 ) -> History:
-    """Take one step with each batch that is dealt; test, and keep, every so many iterations."""
+    """Take one step with each batch; test, and keep, every so many iterations."""
     history = History() if history is None else history
     begun = time.perf_counter() - (history.seconds[-1] if history.seconds else 0)
     with progress_bar(len(history.loss), total) as bar:
@@ -190,7 +190,7 @@ def fit(
     batch_size: int = 100,
     every: int = 100,
 ) -> History:
-    """Train ``net`` on ``data``, test it every so many iterations, and return the history."""
+    """Train ``net`` on ``data``, test it now and then, and return the history."""
     total, N = check_run(data, epochs, batch_size, every), len(data.x_train)
     net.train()
     return loop(
