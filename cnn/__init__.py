@@ -29,8 +29,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 # --- The shortest useful example ---
-
-
 __version__ = "0.1.0"
 
 

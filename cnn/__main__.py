@@ -24,12 +24,12 @@ from .network import Sequential
 from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
 
-__all__ = ["main"]
+__all__ = [
+    "main",
+]  # fmt: skip
 
 
 # --- Which data? ---
-
-
 def _data(choice: str | None) -> Dataset:
     """Read the data that ``--data`` names, and say what they are."""
     data = _read(choice)
@@ -64,8 +64,6 @@ def _read(choice: str | None) -> Dataset:
 
 
 # --- Before an hour is spent ---
-
-
 def _need(package: str, purpose: str) -> None:
     """Raise unless a package can be imported."""
     try:
@@ -99,8 +97,6 @@ def _check_checkpoint(checkpoint: Path, resume: bool) -> None:
 
 
 # --- train ---
-
-
 def _train(args: argparse.Namespace) -> None:
     """Train a network and write what comes of it into a folder."""
     _need("safetensors", "writing the weights")
@@ -162,8 +158,6 @@ def _open(path: Path) -> bool:
 
 
 # --- evaluate, predict, summary ---
-
-
 def _evaluate(args: argparse.Namespace) -> None:
     """Test a network on a data set that it may never have seen."""
     net, dtype = _load(args.weights)
@@ -212,8 +206,6 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 # --- compare ---
-
-
 def _compare(args: argparse.Namespace) -> None:
     """Train a network here and its twin in PyTorch, and put the results side by side."""
     _need("torch", "the comparison")
@@ -246,8 +238,6 @@ def _table(histories: Mapping[str, History]) -> str:
 
 
 # --- What can be typed ---
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviations, answers errors in one line, and shows examples."""
 
@@ -339,8 +329,6 @@ _COMMANDS = (
 
 
 # --- One way in, three ways out ---
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run a command, and return the exit code: 0, 2 after an error, 130 after an interrupt.
 

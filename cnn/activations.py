@@ -8,18 +8,11 @@ import numpy as np
 from .shapes import shapes
 
 __all__ = [
-    "relu",
-    "relu_backward",
-    "sigmoid",
-    "sigmoid_backward",
-    "tanh",
-    "tanh_backward",
-]
+    "relu", "relu_backward", "sigmoid", "sigmoid_backward", "tanh", "tanh_backward",
+]  # fmt: skip
 
 
 # --- ReLU ---
-
-
 @shapes("z (...) float")
 def relu(z: np.ndarray) -> np.ndarray:
     """Let the positive entries pass and set the others to zero.
@@ -39,8 +32,6 @@ def relu_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 # --- Sigmoid ---
-
-
 @shapes("z (...) float")
 def sigmoid(z: np.ndarray) -> np.ndarray:
     """Squeeze each entry between 0 and 1, without overflow.
@@ -62,8 +53,6 @@ def sigmoid_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 # --- Tanh ---
-
-
 @shapes("z (...) float")
 def tanh(z: np.ndarray) -> np.ndarray:
     """Squeeze each entry between -1 and 1.

@@ -8,20 +8,11 @@ import numpy as np
 from .shapes import shapes
 
 __all__ = [
-    "bilinear",
-    "warp",
-    "ANGLE",
-    "SLANT",
-    "GROWTH",
-    "SHIFT",
-    "draw_maps",
-    "augment",
-]
+    "bilinear", "warp", "ANGLE", "SLANT", "GROWTH", "SHIFT", "draw_maps", "augment",
+]  # fmt: skip
 
 
 # --- A network that has seen more ---
-
-
 @shapes("x (N, C, H, W) float, h (N, P) float, w (N, P) float")
 def bilinear(x: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Read P points (h, w) of each image, between its pixels, as an array (N, C, P).

@@ -28,12 +28,12 @@ from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import Adam, adam_update
 
-__all__ = ["FAST", "twins", "SMALL", "worthwhile", "choose", "use"]
+__all__ = [
+    "FAST", "twins", "SMALL", "worthwhile", "choose", "use",
+]  # fmt: skip
 
 
 # --- Behind the doors ---
-
-
 FAST = find_spec("numba") is not None  # whether it is installed; that imports nothing
 
 
@@ -82,8 +82,6 @@ def _announce_compiling() -> None:
 
 
 # --- Who chooses ---
-
-
 SMALL = 500  # for fewer numbers the call costs more than the work
 _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -138,8 +136,6 @@ IMPLEMENTATIONS["compiled"] = (
 
 
 # --- Automatically, and on demand ---
-
-
 _in_use = "auto"
 
 

@@ -13,12 +13,12 @@ from .correlation import Geometry, Padding, geometry, padded_size
 from .correlation_grad import check_conv_backward
 from .shapes import shapes
 
-__all__ = ["conv2d_bands", "conv2d_bands_backward", "choose"]
+__all__ = [
+    "conv2d_bands", "conv2d_bands_backward", "choose",
+]  # fmt: skip
 
 
 # --- In code ---
-
-
 def _framed(a: np.ndarray, rows: int, columns: int, top: int, left: int) -> np.ndarray:
     """Return ``a``, whose first axes are rows and columns, with zeros around it."""
     h, w, *rest = a.shape
@@ -54,8 +54,6 @@ def _bands(X: np.ndarray, *rows: int) -> np.ndarray:
 
 
 # --- Forward ---
-
-
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_bands(
     x: np.ndarray,
@@ -86,8 +84,6 @@ def _input_bands(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
 
 
 # --- Backward ---
-
-
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_bands_backward(
     dz: np.ndarray,
@@ -147,8 +143,6 @@ def _input_gradient(
 
 
 # --- Which way? ---
-
-
 def choose(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
     """Return the name of the faster one of NumPy's two ways."""
     banded = len(x) >= 16 and dilation == 1 and W.shape[2:] != (1, 1)

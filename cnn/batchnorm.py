@@ -10,7 +10,9 @@ import numpy as np
 from .network import Layer
 from .shapes import check_array, check_integer, check_same_dtype, shapes
 
-__all__ = ["moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d"]
+__all__ = [
+    "moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d",
+]  # fmt: skip
 
 
 def _check_values(x: np.ndarray) -> None:
@@ -29,8 +31,6 @@ def _check_eps(eps: float) -> None:
 
 
 # --- Forward ---
-
-
 def _value_axes(x: np.ndarray) -> tuple[int, ...]:
     """Return the axes that a channel's values lie along: all but the second."""
     return (0, *range(2, x.ndim))
@@ -75,8 +75,6 @@ def batch_norm(
 
 
 # --- Backward ---
-
-
 @shapes("xhat (N, C, ...) float, dy (N, C, ...), gamma (C), sigma (C)")
 def _normalized_backward(
     dy: np.ndarray, xhat: np.ndarray, sigma: np.ndarray, gamma: np.ndarray
@@ -102,8 +100,6 @@ def batch_norm_backward(
 
 
 # --- When there is no batch ---
-
-
 class _Statistics(Layer):
     """What batch normalisation keeps: scale and shift, running mean and variance."""
 

@@ -23,12 +23,12 @@ from .optimizers import Optimizer
 from .recipes import SEED
 from .training import History, check_run, evaluate, loop, train_step
 
-__all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
+__all__ = [
+    "iterations", "Parts", "save", "identify", "resume", "fit", "train",
+]  # fmt: skip
 
 
 # --- What the next step depends on ---
-
-
 def iterations(
     N: int,
     batch_size: int,
@@ -57,8 +57,6 @@ def iterations(
 
 
 # --- What goes into the file ---
-
-
 Parts = tuple[Sequential, Optimizer, np.random.Generator]
 
 
@@ -94,8 +92,6 @@ def _generators(
 
 
 # --- Whose checkpoint is it? ---
-
-
 def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
     """Say what makes this run this run: equal answers can share a checkpoint."""
     (net, optimizer, rng), checksum = parts, 0
@@ -122,8 +118,6 @@ def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
 
 
 # --- Going on ---
-
-
 def resume(
     path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
 ) -> tuple[History, dict]:
@@ -176,8 +170,6 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 # --- The loop, with a checkpoint ---
-
-
 def _fit_and_keep(
     path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
 ) -> History:

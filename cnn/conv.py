@@ -14,22 +14,12 @@ from .network import Layer, uniform_params
 from .shapes import check_integer, shapes
 
 __all__ = [
-    "IMPLEMENTATIONS",
-    "CHOICES",
-    "implementation_of",
-    "check_implementation",
-    "conv2d",
-    "conv2d_backward",
-    "Kernel",
-    "filter_size",
-    "check_where",
-    "Conv2d",
-]
+    "IMPLEMENTATIONS", "CHOICES", "implementation_of", "check_implementation", "conv2d",
+    "conv2d_backward", "Kernel", "filter_size", "check_where", "Conv2d",
+]  # fmt: skip
 
 
 # --- One pair of functions, by name ---
-
-
 # The functions without their doors: conv2d has checked the arrays already.
 IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
     "loops": (conv2d_loops.behind, conv2d_loops_backward.behind),
@@ -139,8 +129,6 @@ def conv2d_backward(
 
 
 # --- The layer ---
-
-
 Kernel = int | tuple[int, int]
 
 

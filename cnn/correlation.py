@@ -11,22 +11,12 @@ import numpy as np
 from .shapes import check_array, check_integer, check_same_dtype, shapes
 
 __all__ = [
-    "output_size",
-    "Padding",
-    "Geometry",
-    "padding_sides",
-    "geometry",
-    "pad",
-    "conv2d_loops",
-    "check_conv",
-    "padded_size",
-    "windows",
-]
+    "output_size", "Padding", "Geometry", "padding_sides", "geometry", "pad",
+    "conv2d_loops", "check_conv", "padded_size", "windows",
+]  # fmt: skip
 
 
 # --- How many windows fit ---
-
-
 def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int, int]:
     """Count the windows that fit along one axis, and the pixels left over after them.
 
@@ -68,8 +58,6 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
 
 
 # --- Two axes, four sides ---
-
-
 Padding = int | tuple[int, int] | tuple[int, int, int, int]
 
 
@@ -131,8 +119,6 @@ _remembered = functools.lru_cache(256)(_geometry)
 
 
 # --- The equation ---
-
-
 @shapes("x (N, C, H, W)")
 def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
     """Return x̄, the images in a frame of zeros; x itself where the frame is empty.
@@ -183,8 +169,6 @@ def check_conv(x: np.ndarray, W: np.ndarray, *b: np.ndarray) -> None:
 
 
 # --- All windows at once ---
-
-
 def padded_size(f_h: int, f_w: int, g: Geometry) -> tuple[int, int]:
     """Return the rows and columns of x̄: all that the windows span, and the remainder."""
     rows = g.s * (g.h_out - 1) + g.d * (f_h - 1) + 1 + g.r_h

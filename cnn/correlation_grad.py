@@ -9,20 +9,12 @@ from .correlation import Geometry, Padding, geometry, pad, windows
 from .shapes import check_array, check_integer, shapes
 
 __all__ = [
-    "conv2d_loops_backward",
-    "crop",
-    "check_conv_backward",
-    "conv2d_matrix",
-    "spread",
-    "rot180",
-    "correlate",
-    "conv2d_correlation_backward",
-]
+    "conv2d_loops_backward", "crop", "check_conv_backward", "conv2d_matrix", "spread",
+    "rot180", "correlate", "conv2d_correlation_backward",
+]  # fmt: skip
 
 
 # --- First way: indices ---
-
-
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_loops_backward(
     dz: np.ndarray,
@@ -79,8 +71,6 @@ def check_conv_backward(
 
 
 # --- Second way: a matrix ---
-
-
 @shapes("W (C_out, C_in, f_h, f_w)")
 def conv2d_matrix(
     W: np.ndarray,
@@ -105,8 +95,6 @@ def conv2d_matrix(
 
 
 # --- Third way: solve the condition ---
-
-
 @shapes("a (..., rows, columns)")
 def spread(a: np.ndarray, step: int) -> np.ndarray:
     """Put step - 1 zeros between neighbours along the last two axes.

@@ -17,25 +17,12 @@ import numpy as np
 from .shapes import check_integer, check_labels, shapes
 
 __all__ = [
-    "read_idx",
-    "scale",
-    "one_hot",
-    "enlarge",
-    "Dataset",
-    "digits",
-    "MNIST_FILES",
-    "read_folder",
-    "find",
-    "mnist_folder",
-    "mnist",
-    "load",
-    "batches",
-]
+    "read_idx", "scale", "one_hot", "enlarge", "Dataset", "digits", "MNIST_FILES",
+    "read_folder", "find", "mnist_folder", "mnist", "load", "batches",
+]  # fmt: skip
 
 
 # --- Reading it ---
-
-
 def _read_header(file: BinaryIO, ndim: int) -> tuple[int, ...]:
     """Return the shape that the header of an IDX file promises."""
     header, magic = file.read(4 + 4 * ndim), bytes([0, 0, 8, ndim])
@@ -77,8 +64,6 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
 
 
 # --- From bytes to numbers from 0 to 1 ---
-
-
 @shapes("images (N, H, W) bytes")
 def scale(images: np.ndarray) -> np.ndarray:
     """Turn bytes into float32 from 0 to 1, shape (N, 1, H, W).
@@ -89,8 +74,6 @@ def scale(images: np.ndarray) -> np.ndarray:
 
 
 # --- Labels as rows of probabilities ---
-
-
 @shapes("y (N) integer")
 def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
     """Turn N labels into N rows of K numbers, with a single one in each.
@@ -121,8 +104,6 @@ def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
 
 
 # --- Eight pixels become twenty ---
-
-
 @shapes("images (N, H, H)")
 def enlarge(images: np.ndarray, size: int) -> np.ndarray:
     """Enlarge square images by linear interpolation, in float64.
@@ -136,8 +117,6 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
 
 
 # --- Two data sets ---
-
-
 class Dataset(NamedTuple):
     """Images and labels, to learn from and to test on.
 
@@ -262,8 +241,6 @@ def load(root: str | os.PathLike | None = None) -> Dataset:
 
 
 # --- Mini-batches ---
-
-
 def batches(n: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Deal the indices 0 to n - 1 out in random order, ``batch_size`` at a time.
 

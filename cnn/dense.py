@@ -7,12 +7,12 @@ import numpy as np
 
 from .shapes import shapes
 
-__all__ = ["linear", "linear_backward"]
+__all__ = [
+    "linear", "linear_backward",
+]  # fmt: skip
 
 
 # --- Forward ---
-
-
 @shapes("W (M_out, M_in), q (N, M_in), b (M_out)")
 def linear(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute the dense layer z = q Wᵀ + b, shape (N, M_out).
@@ -23,8 +23,6 @@ def linear(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 # --- As matrices ---
-
-
 @shapes("W (M_out, M_in), q (N, M_in), dz (N, M_out)")
 def linear_backward(
     dz: np.ndarray, q: np.ndarray, W: np.ndarray, input_gradient: bool = True

@@ -28,27 +28,13 @@ from .recipes import MODELS, RECIPES
 from .training import History
 
 __all__ = [
-    "replace_file",
-    "save_history",
-    "load_history",
-    "history_from",
-    "check_history",
-    "save_arrays",
-    "load_arrays",
-    "save_weights",
-    "load_weights",
-    "network_of",
-    "MNIST_SHA256",
-    "MNIST_MIRRORS",
-    "download_mnist",
-    "mnist",
-    "load",
-]
+    "replace_file", "save_history", "load_history", "history_from", "check_history",
+    "save_arrays", "load_arrays", "save_weights", "load_weights", "network_of",
+    "MNIST_SHA256", "MNIST_MIRRORS", "download_mnist", "mnist", "load",
+]  # fmt: skip
 
 
 # --- A file is whole or absent ---
-
-
 def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -> None:
     """Write a file beside ``path``, then rename it: ``path`` is never half written.
 
@@ -70,8 +56,6 @@ def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
 
 
 # --- A record for people ---
-
-
 def save_history(path: str | os.PathLike, history: History) -> None:
     """Write a history as JSON; ``path`` is never half written."""
     replace_file(path, lambda file: file.write(json.dumps(asdict(history)).encode()))
@@ -125,8 +109,6 @@ History.load = staticmethod(load_history)
 
 
 # --- Named arrays ---
-
-
 def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays to an uncompressed ``.npz`` file: weights, or a checkpoint.
 
@@ -210,8 +192,6 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 # --- Weights that others can read ---
-
-
 def save_weights(path: str | os.PathLike, net: Sequential) -> None:
     """Write a network's weights as a safetensors file, which PyTorch reads as well.
 
@@ -285,8 +265,6 @@ def network_of(state: Mapping[str, np.ndarray]) -> Sequential:
 
 
 # --- Downloads ---
-
-
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",

@@ -10,16 +10,11 @@ import numpy as np
 from .shapes import check_array
 
 __all__ = [
-    "numerical_gradient",
-    "complex_step_gradient",
-    "relative_error",
-    "check_gradient",
-]
+    "numerical_gradient", "complex_step_gradient", "relative_error", "check_gradient",
+]  # fmt: skip
 
 
 # --- Two differences ---
-
-
 def numerical_gradient(
     f: Callable[[np.ndarray], float], theta: np.ndarray, h: float = 6e-6
 ) -> np.ndarray:
@@ -66,8 +61,6 @@ def _check_theta(theta: np.ndarray, h: float = 1) -> None:
 
 
 # --- A step off the real line ---
-
-
 def complex_step_gradient(
     f: Callable[[np.ndarray], complex], theta: np.ndarray, h: float = 1e-30
 ) -> np.ndarray:
@@ -89,8 +82,6 @@ def complex_step_gradient(
 
 
 # --- The verdict ---
-
-
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     """Return the largest difference of two arrays, beside their largest entry.
 

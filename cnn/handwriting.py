@@ -14,15 +14,9 @@ import numpy as np
 from .shapes import check_array, check_integer
 
 __all__ = [
-    "LARGEST",
-    "SIDE",
-    "read_picture",
-    "CONTRAST",
-    "ink",
-    "resize",
-    "center_of_mass",
+    "LARGEST", "SIDE", "read_picture", "CONTRAST", "ink", "resize", "center_of_mass",
     "as_mnist",
-]
+]  # fmt: skip
 
 
 if TYPE_CHECKING:
@@ -30,8 +24,6 @@ if TYPE_CHECKING:
 
 
 # --- A file from outside ---
-
-
 LARGEST = 50_000_000  # pixels
 SIDE = 800
 
@@ -98,8 +90,6 @@ def _grey(picture: "Image.Image") -> np.ndarray:
 
 
 # --- Ink ---
-
-
 def _shade(grey: np.ndarray) -> np.ndarray:
     """Return the shade of the ground: a surface of second degree without the strokes."""
     H, W = grey.shape
@@ -176,8 +166,6 @@ def _blur(a: np.ndarray, r: int) -> np.ndarray:
 
 
 # --- Smaller by averaging ---
-
-
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Change an image's size, (H, W) to ``size``, by area averaging.
 
@@ -199,8 +187,6 @@ def _overlap(H: int, S: int) -> np.ndarray:
 
 
 # --- The place to hold it by ---
-
-
 def center_of_mass(image: np.ndarray) -> tuple[float, float]:
     """Return the mean row and the mean column of an image's ink.
 

@@ -9,12 +9,12 @@ from .correlation import Geometry, Padding, geometry, pad, padded_size, windows
 from .correlation_grad import check_conv_backward, crop
 from .shapes import check_array, shapes
 
-__all__ = ["im2col", "conv2d_im2col", "col2im", "conv2d_im2col_backward"]
+__all__ = [
+    "im2col", "conv2d_im2col", "col2im", "conv2d_im2col_backward",
+]  # fmt: skip
 
 
 # --- Copying the windows ---
-
-
 @shapes("x (N, C, H, W)")
 def im2col(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
     """Copy every window into a column: V, shape (N, C·f_h·f_w, h_out·w_out).
@@ -26,8 +26,6 @@ def im2col(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
 
 
 # --- Forward: one product ---
-
-
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_im2col(
     x: np.ndarray,
@@ -49,8 +47,6 @@ def conv2d_im2col(
 
 
 # --- Backward: two products, and the way home ---
-
-
 def col2im(dV: np.ndarray, g: Geometry) -> np.ndarray:
     """Add to each pixel what its copies got: dx̄, with the padding's share.
 

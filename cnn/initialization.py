@@ -9,12 +9,12 @@ import numpy as np
 
 from .shapes import shapes
 
-__all__ = ["fans", "xavier_normal_", "kaiming_normal_"]
+__all__ = [
+    "fans", "xavier_normal_", "kaiming_normal_",
+]  # fmt: skip
 
 
 # --- The variance of a sum ---
-
-
 @shapes("W (fan_out, fan_in, ...) float")
 def fans(W: np.ndarray) -> tuple[int, int]:
     """Return how many inputs an output sums, and how many outputs an input feeds.
@@ -26,8 +26,6 @@ def fans(W: np.ndarray) -> tuple[int, int]:
 
 
 # --- Glorot and He ---
-
-
 def xavier_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
     """Fill ``W`` in place with Glorot's N(0, 2 / (fan_in + fan_out)).
 

@@ -23,12 +23,12 @@ from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import adam_update
 
-__all__ = ["TWINS"]
+__all__ = [
+    "TWINS",
+]  # fmt: skip
 
 
 # --- The dense layer ---
-
-
 def _batch_first(q: np.ndarray) -> np.ndarray:
     """Return rows (N, M), contiguous, copied only where needed."""
     return _turned(q.T) if q.T.flags.carray and not q.flags.carray else _plain(q)
@@ -83,8 +83,6 @@ def _dense_backward(dq, dW, db, dz, turned, q, W):
 
 
 # --- ReLU ---
-
-
 def _like(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return ``a`` if it may be written and lies in memory as ``b`` does, else such a copy."""
     if a.strides == b.strides and a.flags.behaved:
@@ -147,8 +145,6 @@ def _gate_piece(dz, dq, q):
 
 
 # --- The cost ---
-
-
 @_inner
 def _softmax(dz, z, y):
     """Fill dz; return J, and whether all scores are finite and all labels in range."""
@@ -187,8 +183,6 @@ def _cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[np.floating, np.ndarra
 
 
 # --- Adam ---
-
-
 @_parallel
 def _move(theta, g, m, v, rise1, rise2, correct2, eps, rate):
     """Update θ, m and v in place, a piece for each task."""

@@ -8,19 +8,12 @@ import numpy as np
 from .shapes import check_labels, shapes
 
 __all__ = [
-    "softmax",
-    "log_sum_exp",
-    "cross_entropy",
-    "check_scores",
-    "cross_entropy_backward",
-    "cross_entropy_and_gradient",
-    "error_rate",
-]
+    "softmax", "log_sum_exp", "cross_entropy", "check_scores", "cross_entropy_backward",
+    "cross_entropy_and_gradient", "error_rate",
+]  # fmt: skip
 
 
 # --- From scores to probabilities ---
-
-
 @shapes("z (N, K) float")
 def softmax(z: np.ndarray) -> np.ndarray:
     """Turn scores into probabilities: each row is positive and sums to one.
@@ -47,8 +40,6 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 # --- The price of being wrong ---
-
-
 @shapes("z (N, K) float")
 def log_sum_exp(z: np.ndarray) -> np.ndarray:
     """Compute log(Σ exp(z)) of each row, without overflow.
@@ -100,8 +91,6 @@ def check_scores(z: np.ndarray, y: np.ndarray) -> None:
 
 
 # --- The gradient ---
-
-
 @shapes("z (N, K) float, y (N) integer")
 def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Compute dz = (P - Y) / N, the gradient with respect to the scores.
@@ -140,8 +129,6 @@ def cross_entropy_and_gradient(
 
 
 # --- Downhill ---
-
-
 @shapes("z (N, K) float, y (N) integer")
 def error_rate(z: np.ndarray, y: np.ndarray) -> float:
     """Compute the share of the images whose largest score is not their label's.

@@ -11,12 +11,12 @@ from .conv import Conv2d
 from .network import Flatten, Layer, Linear, ReLU, Sequential
 from .regularization import Dropout
 
-__all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
+__all__ = [
+    "simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary",
+]  # fmt: skip
 
 
 # --- Two lists of numbers ---
-
-
 def simple_cnn(
     *,
     rng: np.random.Generator,
@@ -93,8 +93,6 @@ def _dropout(p: float, rng: np.random.Generator) -> list[Layer]:
 
 
 # --- How large is everything? ---
-
-
 def output_shapes(
     net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)
 ) -> list[tuple[int, ...]]:
@@ -116,8 +114,6 @@ def output_shapes(
 
 
 # --- How many numbers are learned? ---
-
-
 def count_parameters(net: Layer) -> int:
     """Return how many numbers a layer or a network learns.
 

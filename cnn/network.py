@@ -21,25 +21,12 @@ from .dense import linear, linear_backward
 from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
-    "Module",
-    "Gradient",
-    "Layer",
-    "uniform_params",
-    "Linear",
-    "ReLU",
-    "Sigmoid",
-    "Tanh",
-    "rows",
-    "Flatten",
-    "Container",
-    "check_state",
-    "Sequential",
-]
+    "Module", "Gradient", "Layer", "uniform_params", "Linear", "ReLU", "Sigmoid",
+    "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
+]  # fmt: skip
 
 
 # --- What a layer must remember ---
-
-
 class Module:
     """What can be switched between training and inference, with all the layers inside it."""
 
@@ -122,8 +109,6 @@ class Layer(Module):
 
 
 # --- The dense layer ---
-
-
 def uniform_params(
     shape: tuple[int, ...], rng: np.random.Generator, dtype: type = np.float32
 ) -> dict[str, np.ndarray]:
@@ -193,8 +178,6 @@ class Linear(Layer):
 
 
 # --- The activations ---
-
-
 class _Activation(Layer):
     """A function applied to every entry, whose derivative can be read off its output."""
 
@@ -229,8 +212,6 @@ class Tanh(_Activation):
 
 
 # --- Flatten ---
-
-
 @shapes("x (N, ...)")
 def rows(x: np.ndarray) -> np.ndarray:
     """Lay each image out as one row: (N, C, H, W) becomes (N, C·H·W).
@@ -256,8 +237,6 @@ class Flatten(Layer):
 
 
 # --- Layers in a row ---
-
-
 def _check_layers(layers: Iterable[Layer]) -> None:
     """Raise unless each is a layer, and none occurs in two places, not even inside another."""
     seen: set[int] = set()

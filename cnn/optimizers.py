@@ -13,26 +13,13 @@ from .network import check_state
 from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
-    "Params",
-    "Rate",
-    "check_params",
-    "check_grads",
-    "check_share",
-    "check_optimizer",
-    "check_adam",
-    "Bookkeeping",
-    "Optimizer",
-    "SGD",
-    "adam_update",
-    "Adam",
-    "ExponentialDecay",
-    "AdamW",
-]
+    "Params", "Rate", "check_params", "check_grads", "check_share", "check_optimizer",
+    "check_adam", "Bookkeeping", "Optimizer", "SGD", "adam_update", "Adam",
+    "ExponentialDecay", "AdamW",
+]  # fmt: skip
 
 
 # --- In code ---
-
-
 Params = Mapping[str, np.ndarray]
 Rate = float | Callable[[int], float]
 
@@ -199,8 +186,6 @@ class SGD(Optimizer):
 
 
 # --- Adam ---
-
-
 @shapes("theta (...), g (...), m (...), v (...)")
 def adam_update(
     theta: np.ndarray,
@@ -270,8 +255,6 @@ class Adam(Optimizer):
 
 
 # --- Schedules ---
-
-
 @dataclass(frozen=True)
 class ExponentialDecay:
     """A learning rate that falls from ``gamma_max`` to ``gamma_min``.
@@ -306,8 +289,6 @@ class ExponentialDecay:
 
 
 # --- Adam is different ---
-
-
 class AdamW(Adam):
     """Adam with decoupled weight decay: the weights shrink by themselves, whatever the gradient.
 

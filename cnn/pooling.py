@@ -13,23 +13,13 @@ from .network import Layer
 from .shapes import check_array, check_integer, shapes
 
 __all__ = [
-    "pool_geometry",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "window_counts",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "global_avg_pool2d",
-    "global_avg_pool2d_backward",
-    "MaxPool2d",
-    "AvgPool2d",
-    "GlobalAvgPool2d",
-]
+    "pool_geometry", "max_pool2d", "max_pool2d_backward", "window_counts", "avg_pool2d",
+    "avg_pool2d_backward", "global_avg_pool2d", "global_avg_pool2d_backward",
+    "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d",
+]  # fmt: skip
 
 
 # --- Windows that stick out ---
-
-
 def pool_geometry(
     size: tuple[int, int],
     kernel_size: Kernel,
@@ -82,8 +72,6 @@ def _check_bool(name: str, value: bool) -> None:
 
 
 # --- The largest ---
-
-
 @shapes("x (N, C, H, W) real")
 def max_pool2d(
     x: np.ndarray,
@@ -109,8 +97,6 @@ def max_pool2d(
 
 
 # --- The winner takes the blame ---
-
-
 @shapes(
     "x (N, C, H, W) real, dy (N, C, h_out, w_out) real, "
     "winners (N, C, h_out, w_out) integer"
@@ -156,8 +142,6 @@ def _check_winners(winners: np.ndarray, places: int) -> None:
 
 
 # --- The mean ---
-
-
 def window_counts(
     size: tuple[int, int],
     kernel_size: Kernel,
@@ -228,8 +212,6 @@ def avg_pool2d_backward(
 
 
 # --- All of it ---
-
-
 @shapes("x (N, C, H, W) float")
 def global_avg_pool2d(x: np.ndarray) -> np.ndarray:
     """Return the mean of each channel, shape (N, C, 1, 1).
@@ -249,8 +231,6 @@ def global_avg_pool2d_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 # --- The layers ---
-
-
 class _Pool(Layer):
     """A window that is moved over each channel by itself."""
 

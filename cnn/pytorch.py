@@ -23,7 +23,9 @@ from .regularization import Dropout
 from .shapes import check_integer, shapes
 from .training import History, in_use, loop
 
-__all__ = ["twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin"]
+__all__ = [
+    "twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin",
+]  # fmt: skip
 
 
 if find_spec("torch"):
@@ -38,8 +40,6 @@ else:
 
 
 # --- Twins ---
-
-
 def _both_sides(layer: Conv2d | MaxPool2d | AvgPool2d) -> tuple[int, int]:
     """Return the padding of rows and columns, where PyTorch can pad like that."""
     top, bottom, left, right = sides = padding_sides(layer.where["padding"])
@@ -115,8 +115,6 @@ def weights_from(module: nn.Module) -> dict[str, np.ndarray]:
 
 
 # --- One step ---
-
-
 def _step(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> float:
     """Take one step: forward, backward, update; return the batch's cost before it."""
     J = nn.functional.cross_entropy(module(x), y)
@@ -135,8 +133,6 @@ def _check_finite(J: float) -> None:
 
 
 # --- The training loop ---
-
-
 _Deal = Iterable[tuple[Tensor, Tensor]]
 
 

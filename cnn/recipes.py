@@ -17,17 +17,9 @@ from .shapes import check_array, check_integer, shapes
 from .training import History, fit, in_use
 
 __all__ = [
-    "SEED",
-    "MODELS",
-    "DECAY",
-    "RECIPES",
-    "epochs_for",
-    "prepare",
-    "train",
-    "plot_curves",
-    "interval",
-    "probabilities",
-]
+    "SEED", "MODELS", "DECAY", "RECIPES", "epochs_for", "prepare", "train",
+    "plot_curves", "interval", "probabilities",
+]  # fmt: skip
 
 
 if TYPE_CHECKING:
@@ -35,8 +27,6 @@ if TYPE_CHECKING:
 
 
 # --- What is decided beforehand ---
-
-
 SEED = 0
 MODELS = {"simple": simple_cnn, "deep": deep_cnn}
 DECAY = ExponentialDecay(gamma_max=0.003, gamma_min=0.0001, tau=2000)
@@ -85,8 +75,6 @@ def train(
 
 
 # --- The runs ---
-
-
 def plot_curves(histories: Mapping[str, History]) -> "Figure":
     """Draw each run's losses, on a logarithmic scale, and below them its test errors."""
     from matplotlib.figure import Figure
@@ -114,8 +102,6 @@ def plot_curves(histories: Mapping[str, History]) -> "Figure":
 
 
 # --- What the seeds show ---
-
-
 @shapes("d (R) real")
 def interval(d: np.ndarray, c: float = 0.95) -> tuple[float, float]:
     """Return the mean of differences and half the width of its confidence interval.
@@ -129,8 +115,6 @@ def interval(d: np.ndarray, c: float = 0.95) -> tuple[float, float]:
 
 
 # --- What the mistakes show ---
-
-
 def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
     """Compute the probability of each class for each image, a batch at a time.
 

@@ -9,12 +9,12 @@ from .network import Layer
 from .optimizers import check_share
 from .shapes import shapes
 
-__all__ = ["dropout", "dropout_backward", "Dropout"]
+__all__ = [
+    "dropout", "dropout_backward", "Dropout",
+]  # fmt: skip
 
 
 # --- Dropout ---
-
-
 @shapes("x (...) float")
 def dropout(
     x: np.ndarray, p: float, rng: np.random.Generator
@@ -40,8 +40,6 @@ def dropout_backward(dy: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 # --- Two modes ---
-
-
 class Dropout(Layer):
     """Switch units off at random in training; do nothing at inference.
 

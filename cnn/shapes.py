@@ -12,20 +12,12 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "Axes",
-    "KINDS",
-    "check_array",
-    "check_same_dtype",
-    "check_integer",
-    "check_labels",
-    "Table",
-    "shapes",
-]
+    "Axes", "KINDS", "check_array", "check_same_dtype", "check_integer", "check_labels",
+    "Table", "shapes",
+]  # fmt: skip
 
 
 # --- Arrays that don't fit should say so ---
-
-
 Axes = tuple[int | str, ...]
 
 
@@ -99,8 +91,6 @@ def check_labels(y: np.ndarray, N: int, K: int) -> None:
 
 
 # --- A function's shapes in one line ---
-
-
 Table = list[tuple[str, Axes, str]]  # the arrays' names, axes and kinds
 
 

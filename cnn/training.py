@@ -19,21 +19,12 @@ from .optimizers import Optimizer
 from .shapes import check_integer, shapes
 
 __all__ = [
-    "train_step",
-    "evaluate",
-    "in_use",
-    "History",
-    "loop",
-    "fit",
-    "check_run",
-    "check_data",
-    "progress_bar",
-]
+    "train_step", "evaluate", "in_use", "History", "loop", "fit", "check_run",
+    "check_data", "progress_bar",
+]  # fmt: skip
 
 
 # --- One step ---
-
-
 def train_step(
     net: Sequential, optimizer: Optimizer, x: np.ndarray, y: np.ndarray
 ) -> float:
@@ -64,8 +55,6 @@ def train_step(
 
 
 # --- How good is it? ---
-
-
 @shapes("x (N, ...), y (N) integer")
 def evaluate(
     net: Sequential, x: np.ndarray, y: np.ndarray, batch_size: int = 500
@@ -117,8 +106,6 @@ def in_use(net: Sequential) -> Iterator[None]:
 
 
 # --- What to write down ---
-
-
 @dataclass
 class History:
     """What a training run recorded.
@@ -153,8 +140,6 @@ class History:
 
 
 # --- The whole loop ---
-
-
 def loop(
     step: Callable[[Any], float],
     test: Callable[[], tuple[float, float]],

@@ -13,17 +13,12 @@ from .shapes import check_array, check_integer, check_labels, shapes
 from .training import in_use
 
 __all__ = [
-    "activations",
-    "saliency",
-    "occlusion",
-    "confusion_matrix",
+    "activations", "saliency", "occlusion", "confusion_matrix",
     "most_confident_mistakes",
-]
+]  # fmt: skip
 
 
 # --- One digit through all the layers ---
-
-
 @shapes("x (N, ...)")
 def activations(net: Sequential, x: np.ndarray) -> list[np.ndarray]:
     """Return the output of each layer at inference, the first layer's first.
@@ -39,8 +34,6 @@ def activations(net: Sequential, x: np.ndarray) -> list[np.ndarray]:
 
 
 # --- Which pixels does the score depend on? ---
-
-
 @shapes("x (N, ...), y (N) integer")
 def saliency(net: Sequential, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Compute the gradient of one class's score with respect to the pixels of each image.
@@ -55,8 +48,6 @@ def saliency(net: Sequential, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 # --- What if it were covered? ---
-
-
 @shapes("x (N, C, H, W) float, y (N) integer")
 def occlusion(
     net: Sequential,
@@ -100,8 +91,6 @@ def _places(x: np.ndarray, size: int, stride: int, value: float) -> tuple[int, i
 
 
 # --- Which digits are taken for which ---
-
-
 @shapes("y (N) integer, answers (N) integer")
 def confusion_matrix(
     y: np.ndarray, answers: np.ndarray, num_classes: int = 10
@@ -123,8 +112,6 @@ def confusion_matrix(
 
 
 # --- The most confident mistakes ---
-
-
 @shapes("P (N, K) float, y (N) integer")
 def most_confident_mistakes(P: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the indices of the images that are misread, the surest mistake first."""
