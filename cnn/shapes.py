@@ -53,8 +53,7 @@ def check_array(
     expected = f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
     codes, words = KINDS[kind]
     if not isinstance(a, np.ndarray):
-        got = f"{name} is of type {type(a).__name__}"
-        raise TypeError(f"{got}; expected a NumPy array of shape {expected}")
+        raise TypeError(f"{name} is a {type(a).__name__}; expected array {expected}")
     if a.dtype.kind not in codes:
         raise TypeError(f"{name} has dtype {a.dtype}; expected {words}")
     if _match(shape, a.shape) is None:
@@ -108,8 +107,7 @@ def _read(line: str) -> Table:
         if letters.count("...") > 1:
             raise ValueError(f"{name} ({axes}) has '...' twice; expected it once")
         if kind.strip() not in KINDS:
-            words = ", ".join(filter(None, KINDS))
-            raise ValueError(f"{name} is{kind}; expected a kind among {words}")
+            raise ValueError(f"{name} is{kind}; expected one of {[*KINDS][1:]}")
         table.append((name, tuple(letters), kind.strip()))
     return table
 

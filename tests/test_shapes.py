@@ -137,19 +137,19 @@ MISFITS: dict[str, tuple[str, tuple[object, ...], type[Exception], str]] = {
         DENSE,
         ([[1.0]], zeros(1, 1), zeros(1)),
         TypeError,
-        "W is of type list; expected a NumPy array of shape (M_out, M_in)",
+        "W is a list; expected array (M_out, M_in)",
     ),
     "nothing": (
         DENSE,
         (zeros(2, 4), zeros(1, 4), None),
         TypeError,
-        "b is of type NoneType; expected a NumPy array of shape (2,)",
+        "b is a NoneType; expected array (2,)",
     ),
     "something with a shape": (
         "x (N)",
         (np.float64(1),),
         TypeError,
-        "x is of type float64; expected a NumPy array of shape (N,)",
+        "x is a float64; expected array (N,)",
     ),
     "truth values": (
         "x (N)",
