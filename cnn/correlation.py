@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .shapes import check_array, check_integer, check_same_dtype, shapes
+from .shapes import check_array, check_integer, shapes
 
 __all__ = [
     "output_size", "Padding", "Geometry", "padding_sides", "geometry", "pad",
-    "conv2d_loops", "check_conv", "padded_size", "windows",
+    "conv2d_loops", "padded_size", "windows",
 ]  # fmt: skip
 
 
@@ -156,16 +156,6 @@ def conv2d_loops(
             pixel = xbar[n, mu, s * i + d * a, s * j + d * c]
             z[n, nu, i, j] += pixel * W[nu, mu, a, c]
     return z
-
-
-def check_conv(x: np.ndarray, W: np.ndarray, *b: np.ndarray) -> None:
-    """Raise unless images, filters and bias fit together: until chapter 24 has its own door."""
-    check_array("W", W, ("C_out", "C_in", "f_h", "f_w"))
-    check_array("x", x, ("N", W.shape[1], "H", "W"), f"because W has shape {W.shape}")
-    check_same_dtype(x=x, W=W)
-    for bias in b:
-        check_array("b", bias, (W.shape[0],), f"because W has shape {W.shape}")
-        check_same_dtype(W=W, b=bias)
 
 
 # --- All windows at once ---

@@ -37,7 +37,6 @@ from cnn.batchnorm import (
 from cnn.checkpoint import fit, train
 from cnn.conv import Conv2d, check_where, conv2d, conv2d_backward, filter_size
 from cnn.correlation import (
-    check_conv,
     conv2d_loops,
     geometry,
     output_size,
@@ -239,7 +238,6 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
         lambda g, m, v: adam_update(Z.copy(), g, m, v, *ADAM),
         {"g": Z, "m": Z.copy(), "v": Z * Z},
     ),
-    "check_conv": (check_conv, {"x": X, "W": W}),
     "conv2d": (conv2d, CONV),
     "conv2d_loops": (conv2d_loops, CONV),
     "conv2d_backward": (conv2d_backward, CONV_BACK),
@@ -379,7 +377,6 @@ ANY_NDIM = {
 GROWS = {"x": 1, "W": 1, "b": 0, "dz": 1, "q": 1, "dq": 0, "z": 0, "y": 0, "dtheta": 0}
 GROWS |= {"dy": 1, "r": 1, "gamma": 0, "beta": 0}
 CONVERTS = {"x", "W", "b", "dz", "q", "dq", "dy", "r", "gamma", "beta"}
-SHAPES_ONLY = {"check_conv"}
 ANY_CHANNELS = {"bilinear", "warp"}
 
 
@@ -418,7 +415,7 @@ def wrong_arrays(name: str, argument: str, a: np.ndarray) -> dict[str, Wrong]:
             ValueError,
             shapes,
         )
-        if argument in CONVERTS and name not in SHAPES_ONLY:
+        if argument in CONVERTS:
             other = np.float32 if a.dtype == np.float64 else np.float64
             wrong["of another dtype"] = (
                 a.astype(other),
