@@ -644,6 +644,14 @@ def test_a_new_implementation_takes_part(called: list[str]) -> None:
         layer(np.ones(FEW, np.float32))
 
 
+def test_a_layer_is_written_as_it_is_made() -> None:
+    """A checkpoint compares these texts: another one would refuse its own network."""
+    where = "stride=2, padding=(1, 0, 2, 1), dilation=3"
+    layer = Conv2d(1, 4, [5, 3], 2, (1, 0, 2, 1), 3, rng=np.random.default_rng(0))
+    assert repr(layer) == f"Conv2d(1, 4, kernel_size=(5, 3), {where})"
+    assert layer.where == {"stride": 2, "padding": (1, 0, 2, 1), "dilation": 3}
+
+
 PLAIN = (rows, linear, linear_backward, relu, relu_backward, adam_update)
 PLAIN += (cross_entropy_and_gradient,)
 

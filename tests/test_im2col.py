@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, strategies as st
 from test_layers import (
     REGIMES,
@@ -21,9 +20,9 @@ from test_layers import (
     runs,
 )
 
+from cnn.bands import conv2d_bands, conv2d_bands_backward
 from cnn.correlation import conv2d_loops, geometry
 from cnn.correlation_grad import conv2d_loops_backward, crop
-from cnn.bands import conv2d_bands, conv2d_bands_backward
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 
 RESULTS = ("z", "dx", "dW", "db")

@@ -378,6 +378,15 @@ def test_a_layer_belongs_to_its_latest_input() -> None:
     )
 
 
+def test_a_layer_is_written_as_it_is_made() -> None:
+    """A checkpoint compares these texts: another one would refuse its own network."""
+    where = "kernel_size=(3, 2), stride=2, padding=(1, 0), ceil_mode=True"
+    assert repr(MaxPool2d((3, 2), 2, (1, 0), True)) == f"MaxPool2d({where})"
+    layer = AvgPool2d((3, 2), 2, (1, 0), True, False)
+    assert repr(layer) == f"AvgPool2d({where}, count_include_pad=False)"
+    assert repr(GlobalAvgPool2d()) == "GlobalAvgPool2d()"
+
+
 # --- Memory layout ---
 
 
