@@ -117,9 +117,9 @@ MISTAKES = [
     Mistake("bias summed over the wrong axes",
             "im2col.conv2d_im2col_backward", "im2col", "shapes",
             "dz.sum(axis=(0, 2, 3))", "dz.sum(axis=(1, 2, 3))"),
-    Mistake("dilation forgotten in the Toeplitz matrix",
-            "im2col._toeplitz", "bands", "loops, nasty",
-            "s * j + d * c", "s * j + c"),
+    Mistake("dilation forgotten in the bands",
+            "bands._slide", "bands", "loops, nasty",
+            "(outer, s * step, d * step, *inner)", "(outer, s * step, step, *inner)"),
     # pooling, regularisation
     Mistake("ties counted twice",
             "pooling.max_pool2d_backward", "max-pooling", "loops, nasty",

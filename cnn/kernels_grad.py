@@ -80,8 +80,10 @@ def _dot_taps(
     """
     down, across = (dW.shape[0] + 3) // 4, (dW.shape[1] + 3) // 4
     for task in prange(down * across):
-        # the longer side is dealt out to the cores
-        nu, k = (task % down, task // down) if down < across else divmod(task, across)
+        if down < across:  # the longer side is dealt out to the cores
+            nu, k = task % down, task // down
+        else:
+            nu, k = task // across, task % across
         _dot_4x4(dW, dz, X, start, offset, 4 * nu, 4 * k)
 
 
