@@ -14,26 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from . import bands
+from . import bands, conv
 from .activations import relu, relu_backward
-from .conv import (
-    CHOICES,
-    IMPLEMENTATIONS,
-    check_implementation,
-    conv2d,
-    conv2d_backward,
-)
+from .conv import conv2d, conv2d_backward
 from .dense import linear, linear_backward
 from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import Adam, adam_update
 
-__all__ = [
-    "FAST", "twins", "SMALL", "worthwhile", "choose", "use",
-]  # fmt: skip
+__all__ = ["FAST", "twins", "SMALL", "choose", "use"]
 
 
 # --- Behind the doors ---
+
+
 FAST = find_spec("numba") is not None  # whether it is installed; that imports nothing
 
 
@@ -82,25 +76,25 @@ def _announce_compiling() -> None:
 
 
 # --- Who chooses ---
+
+
 SMALL = 500  # for fewer numbers the call costs more than the work
 _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
-def worthwhile(a: np.ndarray) -> bool:
-    """Return whether the compiled loops can take this array, and whether they should."""
-    return a.size >= SMALL and a.dtype in _FLOATS and FAST and bool(twins())
-
-
 def choose(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
     """Return the name of the fastest implementation for these arrays."""
-    return "compiled" if worthwhile(x) else bands.choose(x, W, dilation)
+    if x.size >= SMALL and x.dtype in _FLOATS and FAST and twins():
+        return "compiled"
+    return bands.choose(x, W, dilation)
 
 
 def _twin(door: Callable, plain: Callable) -> Callable:
     """Return a function that calls a door's compiled twin where it is worth it."""
 
     def function(a: np.ndarray, *rest: Any) -> Any:
-        return (twins()[door] if worthwhile(a) else plain)(a, *rest)
+        fast = a.size >= SMALL and a.dtype in _FLOATS and FAST and twins()
+        return (fast[door] if fast else plain)(a, *rest)
 
     return function
 
@@ -118,24 +112,30 @@ _FASTER = {door: _twin(door, plain) for door, plain in _PLAIN.items()}
 _FASTER_RULE = _twin(adam_update, adam_update)
 
 
-def _demand_twins() -> dict[Callable, Callable]:
-    """Return the compiled loops, or raise where this process can't use them."""
-    if not (FAST and twins()):
-        raise ModuleNotFoundError(
-            "the compiled loops need Numba, which is not installed, can't be loaded, or "
-            "belongs to the process that this one is a fork of: pip install "
-            "'cnn-from-first-principles[fast]', or choose another implementation"
-        )
-    return twins()
-
-
-IMPLEMENTATIONS["compiled"] = (
-    lambda *args: _demand_twins()[conv2d](*args),
-    lambda *args: _demand_twins()[conv2d_backward](*args),
+_NO_LOOPS = (
+    "the compiled loops need Numba, which is not installed, can't be loaded, or belongs to "
+    "the process that this one is a fork of: pip install 'cnn-from-first-principles[fast]', "
+    "or choose another implementation"
 )
 
 
+def _compiled(door: Callable) -> Callable:
+    """Return a function that calls a door's compiled twin, or raises where there is none."""
+
+    def function(*args: Any) -> Any:
+        if fast := FAST and twins():
+            return fast[door](*args)
+        raise ModuleNotFoundError(_NO_LOOPS)
+
+    return function
+
+
+conv.IMPLEMENTATIONS["compiled"] = _compiled(conv2d), _compiled(conv2d_backward)
+
+
 # --- Automatically, and on demand ---
+
+
 _in_use = "auto"
 
 
@@ -169,11 +169,13 @@ def use(implementation: str = "auto") -> str:
     'numpy'
     """
     global _in_use
-    check_implementation(implementation)
-    if implementation == "compiled":
-        _demand_twins()
+    conv.check_implementation(implementation)
+    if implementation == "compiled" and not (FAST and twins()):
+        raise ModuleNotFoundError(_NO_LOOPS)
     before, _in_use = _in_use, implementation
-    CHOICES["auto"] = choose if implementation == "auto" else lambda *_: implementation
+    conv.CHOICES["auto"] = (
+        choose if implementation == "auto" else lambda *_: implementation
+    )
     fast = FAST and implementation in ("auto", "compiled")
     for door, function in (_FASTER if fast else _PLAIN).items():
         door.behind = function

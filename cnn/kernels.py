@@ -13,12 +13,12 @@ import numpy as np
 from .correlation import Geometry, Padding, geometry
 from .shapes import shapes
 
-__all__ = [
-    "Layout", "layout", "conv2d_compiled",
-]  # fmt: skip
+__all__ = ["conv2d_compiled"]
 
 
 # --- The loops, compiled ---
+
+
 if find_spec("numba"):
     from numba import get_num_threads, njit, prange
 
@@ -36,6 +36,8 @@ _parallel = njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "ns
 
 
 # --- A tap is an offset ---
+
+
 @_parallel
 def _lay_out(X: np.ndarray, x: np.ndarray, top: int, left: int) -> None:
     """Fill X, (C, rows, s, columns, N), from x, (C, H, W, N), with zeros around it.
@@ -59,6 +61,8 @@ def _lay_out(X: np.ndarray, x: np.ndarray, top: int, left: int) -> None:
 
 
 # --- Weights stay in registers ---
+
+
 _inner = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
@@ -146,6 +150,8 @@ def _sum_taps(
 
 
 # --- The forward pass ---
+
+
 def _plain(a: np.ndarray) -> np.ndarray:
     """Return the array itself if it is C-contiguous and writeable, else a copy that is."""
     return a if a.flags.carray else a.copy()
@@ -154,10 +160,10 @@ def _plain(a: np.ndarray) -> np.ndarray:
 def _by_pixel(x: np.ndarray) -> np.ndarray:
     """View images (N, C, H, W), in either of the two orders in memory, as (C, H, W, N)."""
     y = x.transpose(1, 2, 3, 0)
-    return y if y.flags.carray else _plain(x).transpose(1, 2, 3, 0)
+    return y if y.flags.carray or x.flags.carray else x.copy().transpose(1, 2, 3, 0)
 
 
-class Layout(NamedTuple):
+class _Layout(NamedTuple):
     """Where a convolution's numbers lie in X: its sizes, and the two lists of integers."""
 
     g: Geometry
@@ -168,13 +174,13 @@ class Layout(NamedTuple):
 
 
 @functools.lru_cache(256, typed=True)
-def layout(
+def _layout(
     x_shape: tuple[int, ...],
     W_shape: tuple[int, ...],
     stride: int,
     padding: Padding,
     dilation: int,
-) -> Layout:
+) -> _Layout:
     """Return the layout for images and filters of these shapes."""
     (N, C, *size), (_, _, f_h, f_w) = x_shape, W_shape
     g = geometry(size, (f_h, f_w), stride, padding, dilation)
@@ -184,7 +190,14 @@ def layout(
     row, p, q = mu * rows + g.d * a, g.d * c % g.s, g.d * c // g.s
     offset = ((row * g.s + p) * columns + q) * N
     start = np.arange(g.h_out) * (g.s * g.s * columns * N)
-    return Layout(g, rows, columns, start, offset.ravel())
+    return _Layout(g, rows, columns, start, offset.ravel())
+
+
+_DTYPES = {np.dtype(kind) for kind in (np.float32, np.float64, np.int64)}
+_REFUSED = (
+    "dtype is {}; the compiled loops take float32, float64 and int64: convert with astype, "
+    "or choose another implementation"
+)
 
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
@@ -197,13 +210,14 @@ def conv2d_compiled(
     dilation: int = 1,
 ) -> np.ndarray:
     """Cross-correlate with compiled loops, the batch innermost in memory."""
-    _check_dtype(x)
-    g, rows, columns, start, offset = layout(
+    if x.dtype not in _DTYPES:
+        raise TypeError(_REFUSED.format(x.dtype))
+    g, rows, columns, start, offset = _layout(
         x.shape, W.shape, stride, padding, dilation
     )
     X = np.empty((x.shape[1], rows, g.s, columns, len(x)), x.dtype)
     z = np.empty((len(W), g.h_out, g.w_out, len(x)), x.dtype)
-    _convolve(z, X, _by_pixel(x), g.top, g.left, start, offset, _plain(W), _plain(b))
+    _convolve(z, X, _by_pixel(x), g.top, g.left, start, offset, W.copy(), b.copy())
     return z.transpose(3, 0, 1, 2)
 
 
@@ -214,15 +228,3 @@ def _convolve(z, X, x, top, left, start, offset, W, b):
     _lay_out(X, x, top, left)
     rows, filters = z.reshape(C_out, h_out, w_out * N), W.reshape(C_out, len(offset))
     _sum_taps(rows, X.reshape(X.size), start, offset, filters, b)
-
-
-_DTYPES = {np.dtype(kind) for kind in (np.float32, np.float64, np.int64)}
-
-
-def _check_dtype(a: np.ndarray) -> None:
-    """Raise unless the loops can be compiled for this dtype."""
-    if a.dtype not in _DTYPES:
-        raise TypeError(
-            f"dtype is {a.dtype}; the compiled loops take float32, float64 and int64: "
-            "convert with astype, or choose another implementation"
-        )

@@ -12,25 +12,26 @@ import numpy as np
 from .correlation import Geometry, Padding
 from .correlation_grad import check_conv_backward
 from .kernels import (
+    _DTYPES,
+    _REFUSED,
     _add_taps,
     _by_pixel,
-    _check_dtype,
     _inner,
     _lay_out,
+    _layout,
     _parallel,
     _piece,
     _plain,
-    layout,
     prange,
 )
 from .shapes import shapes
 
-__all__ = [
-    "Classes", "classes", "conv2d_compiled_backward",
-]  # fmt: skip
+__all__ = ["conv2d_compiled_backward"]
 
 
 # --- The weights ---
+
+
 @_inner
 def _dot_4x4(dW, dz, X, start, offset, nu, k):
     """Fill four rows and columns of dW; at the edge some of them twice."""
@@ -80,11 +81,10 @@ def _dot_taps(
     down, across = (dW.shape[0] + 3) // 4, (dW.shape[1] + 3) // 4
     for task in prange(down * across):
         if down < across:  # the longer side is dealt out to the cores
-            _dot_4x4(dW, dz, X, start, offset, 4 * (task % down), 4 * (task // down))
+            nu, k = task % down, task // down
         else:
-            _dot_4x4(
-                dW, dz, X, start, offset, 4 * (task // across), 4 * (task % across)
-            )
+            nu, k = task // across, task % across
+        _dot_4x4(dW, dz, X, start, offset, 4 * nu, 4 * k)
 
 
 @_inner
@@ -104,6 +104,8 @@ def _sum_rows(db: np.ndarray, rows: np.ndarray) -> None:
 
 
 # --- Sorting the pixels ---
+
+
 class _Pixels(NamedTuple):
     """The pixels along one axis that hear from the same taps."""
 
@@ -124,7 +126,7 @@ def _along(H: int, pad: int, f: int, g: Geometry) -> tuple[list[_Pixels], int]:
     return classes, zeros
 
 
-class Classes(NamedTuple):
+class _Classes(NamedTuple):
     """What is to be added up where, for the gradient with respect to the input."""
 
     top: int  # rows of zeros before dz, and columns
@@ -143,7 +145,9 @@ _ROW = np.dtype([(name, int) for name in ("first", "last", "start", "h", "w", "c
 
 
 @functools.lru_cache(256)
-def classes(x_shape: tuple[int, ...], W_shape: tuple[int, ...], g: Geometry) -> Classes:
+def _classes(
+    x_shape: tuple[int, ...], W_shape: tuple[int, ...], g: Geometry
+) -> _Classes:
     """List the classes of pixels for images and filters of these shapes."""
     (N, _, H, W), (C_out, C_in, f_h, f_w) = x_shape, W_shape
     down, top = _along(H, g.top, f_h, g)
@@ -163,7 +167,7 @@ def classes(x_shape: tuple[int, ...], W_shape: tuple[int, ...], g: Geometry) -> 
         k += offset.size
     work.sort(key=lambda row: row[3])
     tap, offset = np.concatenate(taps, axis=1), np.concatenate(offsets)
-    return Classes(top, left, rows, columns, tap, offset, np.array(work, _ROW))
+    return _Classes(top, left, rows, columns, tap, offset, np.array(work, _ROW))
 
 
 _GAP = 272  # numbers between these rows, that they don't lie 4 096 bytes apart
@@ -204,6 +208,8 @@ def _sum_classes(
 
 
 # --- The backward pass ---
+
+
 _ALONE = 2**15  # for fewer numbers than these a second core is not woken
 
 
@@ -247,8 +253,9 @@ def conv2d_compiled_backward(
     input_gradient: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """Turn dz into the gradients dx (None where it is not wanted), dW and db."""
-    _check_dtype(x)
-    g, rows, columns, start, offset = layout(
+    if x.dtype not in _DTYPES:
+        raise TypeError(_REFUSED.format(x.dtype))
+    g, rows, columns, start, offset = _layout(
         x.shape, W.shape, stride, padding, dilation
     )
     if dz.shape[2:] != (g.h_out, g.w_out):
@@ -274,11 +281,11 @@ def _input_gradient(
     dz: np.ndarray, x: np.ndarray, W: np.ndarray, g: Geometry
 ) -> np.ndarray:
     """Return dx, all classes of pixels in one go."""
-    top, left, rows, columns, tap, offset, work = classes(x.shape, W.shape, g)
+    top, left, rows, columns, tap, offset, work = _classes(x.shape, W.shape, g)
     N, C, H, width = x.shape
     D = np.empty((len(W), rows, 1, columns, N), W.dtype)
     dx = np.empty((C, H, width, N), W.dtype)
-    _spread_classes(dx, D, dz, top, left, _plain(W), tap, offset, work, g.s)
+    _spread_classes(dx, D, dz, top, left, W.copy(), tap, offset, work, g.s)
     return dx.transpose(3, 0, 1, 2)
 
 

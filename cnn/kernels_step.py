@@ -42,7 +42,7 @@ def _rows(x: np.ndarray) -> np.ndarray:
 def _linear(q: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Compute z = q Wᵀ + b."""
     z = np.empty((len(q), len(W)), q.dtype)
-    _dense(z, _batch_first(q), _plain(W), _plain(b))
+    _dense(z, _batch_first(q), _plain(W), b.copy())
     return z
 
 
@@ -63,8 +63,7 @@ def _linear_backward(
     """Turn dz into dq, dW and db."""
     dW, db = np.empty(W.shape, W.dtype), np.empty(len(W), W.dtype)
     dq = np.empty(q.shape if input_gradient else (0, 0), q.dtype)
-    dz = _plain(dz)
-    _dense_backward(dq, dW, db, dz, _turned(dz), _batch_first(q), _plain(W))
+    _dense_backward(dq, dW, db, dz.copy(), dz.T.copy(), _batch_first(q), _plain(W))
     return dq if input_gradient else None, dW, db
 
 
@@ -84,9 +83,7 @@ def _dense_backward(dq, dW, db, dz, turned, q, W):
 
 # --- ReLU ---
 def _like(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return ``a`` if it may be written and lies in memory as ``b`` does, else such a copy."""
-    if a.strides == b.strides and a.flags.behaved:
-        return a
+    """Return a copy of ``a`` that lies in memory as ``b`` does."""
     if a.ndim == 4 and b.transpose(1, 2, 3, 0).flags.carray:
         return _batch_last(a).transpose(3, 0, 1, 2)
     copy = np.empty_like(b)
@@ -98,15 +95,16 @@ def _relu(z: np.ndarray) -> np.ndarray:
     """Set what is negative to zero, in the order in which it lies in memory."""
     q = np.empty_like(z)
     fill = _clip if z.size >= _ALONE else _clip_piece
-    fill(q.ravel("K"), _like(z, q).ravel("K"))
+    fill(q.ravel("K"), z.ravel("K"))
     return q
 
 
 def _relu_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Let the gradient pass where q is positive."""
     dz = np.empty_like(q)
+    dq = dq if dq.strides == dz.strides else _like(dq, dz)
     fill = _gate if q.size >= _ALONE else _gate_piece
-    fill(dz.ravel("K"), _like(dq, dz).ravel("K"), _like(q, dz).ravel("K"))
+    fill(dz.ravel("K"), dq.ravel("K"), q.ravel("K"))
     return dz
 
 
@@ -175,8 +173,8 @@ _in_numpy = cross_entropy_and_gradient.behind
 
 def _cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[np.floating, np.ndarray]:
     """Compute J and dz; what is not finite or out of range is left to the function in NumPy."""
-    dz, labels = np.empty(z.shape, z.dtype), y.astype(np.int64, copy=False)
-    J, in_order = _softmax(dz, _plain(z), _plain(labels))
+    dz = np.empty(z.shape, z.dtype)
+    J, in_order = _softmax(dz, z.copy(), y.astype(np.int64))
     if not in_order:
         return _in_numpy(z, y)
     return z.dtype.type(J), dz
@@ -219,7 +217,7 @@ def _adam(
     fill = _move if theta.size >= _ALONE else _move_piece
     fill(
         theta.reshape(-1),
-        _plain(g).reshape(-1),
+        g.reshape(-1),
         m.reshape(-1),
         v.reshape(-1),
         number(1 - beta1),

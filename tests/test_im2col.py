@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from test_layers import (
     runs,
 )
 
-from cnn.bands import conv2d_bands, conv2d_bands_backward
+from cnn.bands import choose, conv2d_bands, conv2d_bands_backward
 from cnn.correlation import conv2d_loops, geometry
 from cnn.correlation_grad import conv2d_loops_backward, crop
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
@@ -28,20 +27,10 @@ from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 RESULTS = ("z", "dx", "dW", "db")
 
 
-def ways(case: Case) -> dict[str, tuple[Callable, Callable]]:
-    """Return every way to compute the case: the two, and bands with each possible m."""
-    w_out = geometry(case.size, case.f, **case.where).w_out
-    pairs = {
-        "im2col": (conv2d_im2col, conv2d_im2col_backward),
-        "bands": (conv2d_bands, conv2d_bands_backward),
-    }
-    for m in range(1, w_out + 1):
-        if w_out % m == 0:
-            pairs[f"bands, m = {m}"] = (
-                partial(conv2d_bands, m=m),
-                partial(conv2d_bands_backward, m=m),
-            )
-    return pairs
+WAYS: dict[str, tuple[Callable, Callable]] = {
+    "im2col": (conv2d_im2col, conv2d_im2col_backward),
+    "bands": (conv2d_bands, conv2d_bands_backward),
+}
 
 
 def results(pair: tuple[Callable, Callable], case: Case, arrays: Arrays) -> Arrays:
@@ -75,7 +64,7 @@ def test_both_equal_autograd(regime: str, data: st.DataObject) -> None:
     case = draw_case(data, regime)
     arrays = case.arrays()
     expected = autograd(case, *arrays)
-    for name, pair in ways(case).items():
+    for name, pair in WAYS.items():
         for what, a, e in zip(
             RESULTS, results(pair, case, arrays), expected, strict=True
         ):
@@ -89,7 +78,7 @@ def test_single_precision_stays_single(case: Case) -> None:
     arrays = case.arrays()
     expected = autograd(case, *arrays)
     single = tuple(a.astype(np.float32) for a in arrays)
-    for name, pair in ways(case).items():
+    for name, pair in WAYS.items():
         for what, a, e in zip(
             RESULTS, results(pair, case, single), expected, strict=True
         ):
@@ -109,7 +98,7 @@ def test_both_are_exact_on_whole_numbers(regime: str, data: st.DataObject) -> No
         conv2d_loops(x, W, b, **case.where),
         conv2d_loops_backward(dz, x, W, **case.where),
     )
-    for pair in ways(case).values():
+    for pair in WAYS.values():
         for a, e in zip(results(pair, case, arrays), (z, *gradients), strict=True):
             np.testing.assert_array_equal(a, e)
 
@@ -128,7 +117,7 @@ def test_what_lies_outside_every_window() -> None:
             conv2d_loops(x, W, b, **case.where),
             *conv2d_loops_backward(dz, x, W, **case.where),
         )
-        for pair in ways(case).values():
+        for pair in WAYS.values():
             for a, e in zip(results(pair, case, arrays), expected, strict=True):
                 np.testing.assert_array_equal(a, e)
 
@@ -161,7 +150,7 @@ def test_memory_order_changes_no_bit(dress: str, dtype: type) -> None:
     """Views must be read by their strides; what is passed in must stay what it is."""
     given = tuple((9 * a).astype(dtype) for a in BIG.arrays())
     dressed = tuple(DRESSED[dress](a) for a in given)
-    for name, pair in ways(BIG).items():
+    for name, pair in WAYS.items():
         for what, a, e in zip(
             RESULTS, results(pair, BIG, dressed), results(pair, BIG, given), strict=True
         ):
@@ -173,17 +162,17 @@ def test_memory_order_changes_no_bit(dress: str, dtype: type) -> None:
 def test_the_same_call_gives_the_same_bits() -> None:
     """Whatever lay in the memory before, and wherever it is."""
     arrays = tuple(a.astype(np.float32) for a in BIG.arrays())
-    for pair in ways(BIG).values():
+    for pair in WAYS.values():
         first = [a.tobytes() for a in results(pair, BIG, arrays)]
         for size in (2**17, 2**18, 2**20):
-            np.full(size, np.nan, np.float32)
+            np.empty(size, np.float32)[...] = np.nan
         assert [a.tobytes() for a in results(pair, BIG, arrays)] == first
 
 
 def test_a_result_is_never_overwritten() -> None:
     """Each result of each call must outlive all the calls after it."""
     case = BIG._replace(N=100)
-    for pair in ways(case).values():
+    for pair in WAYS.values():
         held, copies = [], []
         for seed in range(4):
             arrays = case._replace(seed=seed).arrays()
@@ -208,7 +197,7 @@ def test_col2im_is_the_adjoint_of_im2col(case: Case) -> None:
 def test_first_layer_skips_its_input() -> None:
     """Without dx the other two gradients must stay what they are."""
     x, W, _, dz = BIG.arrays()
-    for _, backward in ways(BIG).values():
+    for _, backward in WAYS.values():
         _, *expected = backward(dz, x, W, **BIG.where)
         dx, *gradients = backward(dz, x, W, **BIG.where, input_gradient=False)
         assert dx is None
@@ -222,7 +211,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
     def work(seed: int) -> None:
         arrays = case._replace(seed=seed).arrays(whole=True)
-        for pair in list(ways(case).values())[:3]:
+        for pair in WAYS.values():
             first = [a.tobytes() for a in results(pair, case, arrays)]
             for _ in range(5):
                 if [a.tobytes() for a in results(pair, case, arrays)] != first:
@@ -234,3 +223,17 @@ def test_threads_do_not_disturb_each_other() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- The choice ---
+
+
+def test_the_choice() -> None:
+    """Many small images: bands. One image, a dilation, or nothing to copy: im2col."""
+    W = np.zeros((8, 4, 5, 5))
+    few, many = np.zeros((15, 4, 28, 28)), np.zeros((16, 4, 28, 28))
+    assert choose(many, W, 1) == "bands"
+    assert choose(few, W, 1) == "im2col"
+    assert choose(many, W, 2) == "im2col"
+    assert choose(many, W[:, :, :1, :1], 1) == "im2col"
+    assert choose(many, W[:, :, :1], 1) == "bands"
