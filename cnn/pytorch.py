@@ -195,6 +195,10 @@ class _Steps:
     device: str | torch.device = "cpu"
     t: int = 0  # how many steps were taken
 
+    def __post_init__(self) -> None:
+        _check_parts(self)
+        self.module.to(self.device)
+
     def step(self, x: Tensor, y: Tensor) -> float:
         """Take one step at the schedule's rate; return the batch's cost before it."""
         if self.schedule:
@@ -212,10 +216,6 @@ class _Steps:
 
 class Trainer(_Steps):
     """The training loop of this book around a PyTorch module, which it trains in place."""
-
-    def __post_init__(self) -> None:
-        _check_parts(self)
-        self.module.to(self.device)
 
     def fit(
         self,
