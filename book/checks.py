@@ -604,8 +604,8 @@ def running_moments_pytorch(m: ModuleType) -> None:
         equal((layer.buffers[name],), (getattr(twin, name).numpy(),), 1e-10)
 
 
-def batch_norm_in_use(m: ModuleType) -> None:
-    """A network in use gives an image the same result in any company."""
+def batch_norm_at_inference(m: ModuleType) -> None:
+    """At inference an image gets the same result in any company."""
     layer = m.BatchNorm1d(1, dtype=np.float64)
     first, second, *_ = batches()
     layer.forward(first)
@@ -613,8 +613,8 @@ def batch_norm_in_use(m: ModuleType) -> None:
     equal((layer.forward(second)[:1],), (layer.forward(second[:1]),), 1e-12)
 
 
-def gradient_in_use(m: ModuleType) -> None:
-    """In use mean and variance are given numbers, and the gradient knows it."""
+def gradient_at_inference(m: ModuleType) -> None:
+    """At inference mean and variance are constants, and the gradient must treat them so."""
     layer = m.BatchNorm1d(1, dtype=np.float64)
     first, second, *_ = batches()
     layer.forward(first)
@@ -659,8 +659,8 @@ SUBJECTS: dict[str, dict[str, Check]] = {
     "batch norm": BATCH_NORM.checks(invariance=units_do_not_matter),
     "running moments": {
         "PyTorch": running_moments_pytorch,
-        "differences, nasty": gradient_in_use,
-        "invariance": batch_norm_in_use,
+        "differences, nasty": gradient_at_inference,
+        "invariance": batch_norm_at_inference,
         "statistics": running_moments,
     },
     "dropout": DROPOUT.checks(statistics=dropout_mean),

@@ -18,81 +18,75 @@ So it misreads 6 % of the 299 digits that it has never seen. ``simple_cnn`` and
 them on MNIST, tests them, and reads digits from pictures.
 
 Images and labels are in ``data``, costs in ``losses``, layers in ``network``, ``conv``,
-``pooling`` and ``regularization``, optimisers in ``optimizers``, the loop in ``training``;
+``pooling``, ``regularization`` and ``batchnorm``, optimisers in ``optimizers``, the loop in ``training``;
 ``gradcheck`` checks derivatives.
 
 Exported from book/package.ipynb: edit the chapter and run `make export`.
 """
 
-from .conv import Conv2d, conv2d, conv2d_backward, use
-from .correlation import output_size
-from .data import Dataset, batches, digits, load, one_hot, read_folder
-from .gradcheck import check_gradient, numerical_gradient, relative_error
-from .losses import cross_entropy, cross_entropy_backward, error_rate, softmax
-from .mnist import load_weights, probabilities, save_weights, train
-from .models import count_parameters, deep_cnn, simple_cnn, summary
-from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
-from .optimizers import SGD, Adam, ExponentialDecay, kaiming_normal_, xavier_normal_
-from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .regularization import AdamW, BatchNorm1d, BatchNorm2d, Dropout
-from .training import History, evaluate, fit, load_arrays, save_arrays, train_step
-
-__all__ = [
-    "Conv2d",
-    "conv2d",
-    "conv2d_backward",
-    "use",
-    "output_size",
-    "Dataset",
-    "batches",
-    "digits",
-    "load",
-    "one_hot",
-    "read_folder",
-    "check_gradient",
-    "numerical_gradient",
-    "relative_error",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "error_rate",
-    "softmax",
-    "load_weights",
-    "probabilities",
-    "save_weights",
-    "train",
-    "count_parameters",
-    "deep_cnn",
-    "simple_cnn",
-    "summary",
-    "Flatten",
-    "Layer",
-    "Linear",
-    "ReLU",
-    "Sequential",
-    "Sigmoid",
-    "Tanh",
-    "SGD",
-    "Adam",
-    "ExponentialDecay",
-    "kaiming_normal_",
-    "xavier_normal_",
-    "AvgPool2d",
-    "GlobalAvgPool2d",
-    "MaxPool2d",
-    "AdamW",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "Dropout",
-    "History",
-    "evaluate",
-    "fit",
-    "load_arrays",
-    "save_arrays",
-    "train_step",
-]
-
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 # --- The shortest useful example ---
-
-
 __version__ = "0.1.0"
+
+
+_HOMES = {
+    "backend": "use",
+    "batchnorm": "BatchNorm1d BatchNorm2d",
+    "checkpoint": "fit train",
+    "conv": "Conv2d conv2d conv2d_backward",
+    "correlation": "output_size",
+    "data": "Dataset batches digits one_hot read_folder",
+    "files": "load load_arrays load_weights save_arrays save_weights",
+    "gradcheck": "check_gradient numerical_gradient relative_error",
+    "initialization": "kaiming_normal_ xavier_normal_",
+    "losses": "cross_entropy cross_entropy_backward error_rate softmax",
+    "models": "count_parameters deep_cnn simple_cnn summary",
+    "network": "Flatten Layer Linear ReLU Sequential Sigmoid Tanh",
+    "optimizers": "SGD Adam AdamW ExponentialDecay",
+    "pooling": "AvgPool2d GlobalAvgPool2d MaxPool2d",
+    "recipes": "probabilities",
+    "regularization": "Dropout",
+    "training": "History evaluate train_step",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for, and the fast functions before it."""
+    if name in _HOME:
+        import_module("cnn.backend")
+        value = getattr(import_module(f"cnn.{_HOME[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"cnn.{name}"):
+        value = import_module(f"cnn.{name}")
+    else:
+        raise AttributeError(f"module 'cnn' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:
+    from cnn.backend import use
+    from cnn.batchnorm import BatchNorm1d, BatchNorm2d
+    from cnn.checkpoint import fit, train
+    from cnn.conv import Conv2d, conv2d, conv2d_backward
+    from cnn.correlation import output_size
+    from cnn.data import Dataset, batches, digits, one_hot, read_folder
+    from cnn.files import load, load_arrays, load_weights, save_arrays, save_weights
+    from cnn.gradcheck import check_gradient, numerical_gradient, relative_error
+    from cnn.initialization import kaiming_normal_, xavier_normal_
+    from cnn.losses import cross_entropy, cross_entropy_backward, error_rate, softmax
+    from cnn.models import count_parameters, deep_cnn, simple_cnn, summary
+    from cnn.network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
+    from cnn.optimizers import SGD, Adam, AdamW, ExponentialDecay
+    from cnn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+    from cnn.recipes import probabilities
+    from cnn.regularization import Dropout
+    from cnn.training import History, evaluate, train_step

@@ -15,38 +15,24 @@ from typing import NoReturn
 import numpy as np
 
 from . import __version__
-from .data import Dataset, digits, load, mnist, read_folder
+from .checkpoint import train
+from .data import Dataset, digits, mnist_folder, read_folder
+from .files import load, load_weights, mnist, replace_file, save_history, save_weights
 from .handwriting import as_mnist, ink, read_picture
-from .mnist import (
-    MODELS,
-    RECIPES,
-    SEED,
-    load_weights,
-    plot_curves,
-    probabilities,
-    save_weights,
-    train,
-)
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
+from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
 
-__all__ = ["main"]
+__all__ = [
+    "main",
+]  # fmt: skip
 
 
 # --- Which data? ---
-
-
 def _data(choice: str | None) -> Dataset:
     """Read the data that ``--data`` names, and say what they are."""
-    if choice is None:
-        data = load(download=True)
-    elif choice == "digits":
-        data = digits()
-    elif choice == "mnist":
-        data = _insist_on_mnist()
-    else:
-        data = read_folder(choice)
+    data = _read(choice)
     for x in (data.x_train, data.x_test):
         if x.shape[1:] != (1, 28, 28):
             size = "×".join(map(str, x.shape[2:]))
@@ -59,26 +45,25 @@ def _data(choice: str | None) -> Dataset:
         f"{len(data.x_test)} to test on, {data.num_classes} classes."
     )
     if choice is None and data.name != "MNIST":
-        print(f"(MNIST is not in {_mnist_folder()} and could not be downloaded.)")
+        print(f"(MNIST is not in {mnist_folder()} and could not be downloaded.)")
     return data
 
 
-def _insist_on_mnist() -> Dataset:
-    """Read or download MNIST; where neither is possible, say why."""
+def _read(choice: str | None) -> Dataset:
+    """Read the data that ``--data`` names."""
+    if choice is None:
+        return load(download=True)
+    if choice == "digits":
+        return digits()
+    if choice != "mnist":
+        return read_folder(choice)
     try:
         return mnist(download=True)
     except (OSError, ImportError) as err:
-        raise ValueError(f"MNIST is not in {_mnist_folder()}: {err}") from err
-
-
-def _mnist_folder() -> Path:
-    """Return where MNIST is looked for."""
-    return Path(os.environ.get("CNN_DATA", "data"), "MNIST", "raw")
+        raise ValueError(f"MNIST is not in {mnist_folder()}: {err}") from err
 
 
 # --- Before an hour is spent ---
-
-
 def _need(package: str, purpose: str) -> None:
     """Raise unless a package can be imported."""
     try:
@@ -112,8 +97,6 @@ def _check_checkpoint(checkpoint: Path, resume: bool) -> None:
 
 
 # --- train ---
-
-
 def _train(args: argparse.Namespace) -> None:
     """Train a network and write what comes of it into a folder."""
     _need("safetensors", "writing the weights")
@@ -125,50 +108,33 @@ def _train(args: argparse.Namespace) -> None:
     out = _folder(args, data)
     checkpoint = out / "checkpoint.npz"
     _check_checkpoint(checkpoint, args.resume)
+    how = {"epochs": args.epochs, "seed": args.seed, "checkpoint": checkpoint}
     try:
-        net, history = train(
-            data,
-            args.model,
-            args.recipe,
-            epochs=args.epochs,
-            seed=args.seed,
-            checkpoint=checkpoint,
-        )
+        net, history = train(data, args.model, args.recipe, **how)
         save_weights(out / "weights.safetensors", net)
-        history.save(out / "history.json")
+        save_history(out / "history.json", history)
         _draw(out, {f"{args.model}, {args.recipe}": history}, args.show)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(checkpoint)) from None
-    print(f"Iteration {len(history.loss)}: {_result(history)}.")
-    print(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
-
-
-def _how_to_go_on(checkpoint: Path) -> str:
-    """Return what can truly be done after an interrupt."""
-    if checkpoint.exists():
-        return f"The same command with --resume goes on from {checkpoint}."
-    return (
-        "No test was reached, so there is no checkpoint: the same command begins anew."
-    )
-
-
-def _result(history: History) -> str:
-    """Return the last test's result as text."""
+        go_on = f"The same command with --resume goes on from {checkpoint}."
+        anew = "No test was reached, so there is no checkpoint: the same command begins anew."
+        raise KeyboardInterrupt(go_on if checkpoint.exists() else anew) from None
     minutes, seconds = divmod(round(history.seconds[-1]), 60)
-    return (
-        f"test error {history.test_error[-1]:.2%}, loss {history.test_loss[-1]:.4f}, "
-        f"{minutes} min {seconds} s"
+    print(
+        f"Iteration {len(history.loss)}: test error {history.test_error[-1]:.2%}, "
+        f"loss {history.test_loss[-1]:.4f}, {minutes} min {seconds} s."
     )
+    print(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
 
 
 def _draw(out: Path, histories: Mapping[str, History], show: bool) -> None:
     """Write curves.png, and open it where that is wanted and there is a screen."""
     path = out / "curves.png"
     try:
-        plot_curves(histories, path)
+        figure = plot_curves(histories)
     except ImportError:
         print("No curves.png: it needs the package matplotlib.")
         return
+    replace_file(path, lambda file: figure.savefig(file, format="png"))
     if show and not _open(path):
         print(f"There is no screen to show the curves on; they are in {path}.")
 
@@ -192,8 +158,6 @@ def _open(path: Path) -> bool:
 
 
 # --- evaluate, predict, summary ---
-
-
 def _evaluate(args: argparse.Namespace) -> None:
     """Test a network on a data set that it may never have seen."""
     net, dtype = _load(args.weights)
@@ -217,6 +181,15 @@ def _load(weights: Path) -> tuple[Sequential, np.dtype]:
     return net, next(iter(net.params.values())).dtype
 
 
+def _summary(args: argparse.Namespace) -> None:
+    """Show a network's layers, their shapes and their parameters."""
+    if args.weights is None:
+        net = MODELS[args.model](rng=np.random.default_rng(SEED))
+    else:
+        net, _ = _load(args.weights)
+    print(summary(net))
+
+
 def _predict(args: argparse.Namespace) -> None:
     """Read the digit in each picture; name the runner-up as well."""
     net, dtype = _load(args.weights)
@@ -232,18 +205,7 @@ def _predict(args: argparse.Namespace) -> None:
         print(line + "".join(f", or else {k} ({P[k]:.1%})" for k in others[:1]))
 
 
-def _summary(args: argparse.Namespace) -> None:
-    """Show a network's layers, their shapes and their parameters."""
-    if args.weights is None:
-        net = MODELS[args.model](rng=np.random.default_rng(SEED))
-    else:
-        net, _ = _load(args.weights)
-    print(summary(net))
-
-
 # --- compare ---
-
-
 def _compare(args: argparse.Namespace) -> None:
     """Train a network here and its twin in PyTorch, and put the results side by side."""
     _need("torch", "the comparison")
@@ -258,7 +220,7 @@ def _compare(args: argparse.Namespace) -> None:
     _, theirs = train_twin(data, args.model, args.recipe, **how)
     histories = {"ours": ours, "PyTorch": theirs}
     for name, history in histories.items():
-        history.save(out / f"{name.lower()}.json")
+        save_history(out / f"{name.lower()}.json", history)
     _draw(out, histories, args.show)
     print(_table(histories))
     print(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
@@ -276,8 +238,6 @@ def _table(histories: Mapping[str, History]) -> str:
 
 
 # --- What can be typed ---
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser that takes no abbreviations, answers errors in one line, and shows examples."""
 
@@ -290,33 +250,58 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="cnn",
-        description="Train, test and use the networks of this book: convolutional networks that\n"
-        "read handwritten digits, in nothing but NumPy. Exit codes: 0 when all went well,\n"
-        "2 after an error, 130 after Ctrl-C.",
-        epilog="cnn COMMAND --help tells the options of a command.",
-    )
+    """Make the parser of all commands."""
+    parser = _Parser(prog="cnn", description=_ABOUT, epilog=_MORE)
     parser.add_argument("--version", action="version", version=f"cnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for run, about, options, examples in (
-        (_train, "train a network", _train_options, _TRAIN),
-        (_evaluate, "test a network", _evaluate_options, _EVALUATE),
-        (_predict, "read the digits in pictures", _predict_options, _PREDICT),
-        (_summary, "show a network's layers", _summary_options, _SUMMARY),
-        (_compare, "train beside PyTorch", _run_options, _COMPARE),
-    ):
+    for run, about, options, examples in _COMMANDS:
         command = commands.add_parser(
             run.__name__.removeprefix("_"),
             help=about,
             description=run.__doc__,
             epilog=f"examples:\n{examples}",
         )
-        options(command)
+        # a network has weights from a file, or it is made anew
+        either = command.add_mutually_exclusive_group() if run is _summary else command
+        for name in options.split():
+            either.add_argument(name.rstrip("?"), **_OPTIONS[name])
         command.set_defaults(run=run, prog=command.prog)
     return parser
 
 
+_WEIGHTS = {"metavar": "WEIGHTS", "help": "a file that cnn train wrote"}
+_OPTIONS: dict[str, dict[str, object]] = {
+    "--model": {"choices": [*MODELS], "default": "simple", "help": "which network"},
+    "--recipe": {"choices": [*RECIPES], "default": "constant", "help": "how to train"},
+    "--data": {
+        "help": "mnist, digits, or a folder with four IDX files of 28×28 images, named as "
+        "MNIST's (without it: MNIST where it is found or can be downloaded, else the "
+        "embedded digits)",
+    },
+    "--epochs": {"type": int, "help": "how often each image is seen (15; digits: 120)"},
+    "--seed": {"type": int, "default": SEED, "help": "fixes all chance"},
+    "--out": {"type": Path, "help": "folder to write to (else one in data/runs)"},
+    "--show": {
+        "action": "store_true",
+        "help": "open the curves where there is a screen",
+    },
+    "--resume": {"action": "store_true", "help": "go on from the folder's checkpoint"},
+    "weights": {"type": Path, **_WEIGHTS},
+    "weights?": {"type": Path, "nargs": "?", **_WEIGHTS},
+    "images": {
+        "metavar": "IMAGE",
+        "nargs": "+",
+        "help": "a photograph or scan of one digit",
+    },
+}
+_RUN = "--model --recipe --data --epochs --seed --out --show"
+
+
+_ABOUT = """\
+Train, test and use the networks of this book: convolutional networks that
+read handwritten digits, in nothing but NumPy. Exit codes: 0 when all went well,
+2 after an error, 130 after Ctrl-C."""
+_MORE = "cnn COMMAND --help lists the options of a command."
 _TRAIN = """\
   cnn train
   cnn train --model deep --recipe dropout
@@ -334,97 +319,40 @@ _COMPARE = """\
   cnn compare --model deep --recipe schedule --epochs 2 --show"""
 
 
-def _data_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="mnist, digits, or a folder with four IDX files of 28×28 images, named as MNIST's "
-        "(default: MNIST where it is found or can be downloaded, else the embedded digits)",
-    )
-
-
-def _run_options(parser: argparse.ArgumentParser) -> None:
-    add, usual = parser.add_argument, "(default: %(default)s)"
-    add("--model", choices=[*MODELS], default="simple", help=f"which network {usual}")
-    add(
-        "--recipe", choices=[*RECIPES], default="constant", help=f"how to train {usual}"
-    )
-    _data_option(parser)
-    epochs = "how often each image is seen (default: 15; 120 for the embedded digits)"
-    add("--epochs", type=int, metavar="N", help=epochs)
-    add("--seed", type=int, metavar="N", default=SEED, help=f"fixes all chance {usual}")
-    out = "folder to write to (default: one in data/runs, named after the run)"
-    add("--out", type=Path, metavar="DIR", help=out)
-    add("--show", action="store_true", help="open the curves where there is a screen")
-
-
-def _train_options(parser: argparse.ArgumentParser) -> None:
-    _run_options(parser)
-    about = "go on from the folder's checkpoint"
-    parser.add_argument("--resume", action="store_true", help=about)
-
-
-def _evaluate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help=_WEIGHTS)
-    _data_option(parser)
-
-
-def _predict_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("weights", type=Path, metavar="WEIGHTS", help=_WEIGHTS)
-    add("images", nargs="+", metavar="IMAGE", help="a photograph or scan of one digit")
-
-
-def _summary_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_mutually_exclusive_group().add_argument
-    add("weights", type=Path, metavar="WEIGHTS", nargs="?", help=_WEIGHTS)
-    about = "a network with its initial weights (default: %(default)s)"
-    add("--model", choices=[*MODELS], default="simple", help=about)
-
-
-_WEIGHTS = "a safetensors file of weights, as cnn train writes it"
+_COMMANDS = (
+    (_train, "train a network", f"{_RUN} --resume", _TRAIN),
+    (_evaluate, "test a network", "weights --data", _EVALUATE),
+    (_predict, "read the digits in pictures", "weights images", _PREDICT),
+    (_summary, "show a network's layers", "weights? --model", _SUMMARY),
+    (_compare, "train beside PyTorch", _RUN, _COMPARE),
+)
 
 
 # --- One way in, three ways out ---
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; ``cnn --help``, or ``python -m cnn --help``, lists them.
+    """Run a command, and return the exit code: 0, 2 after an error, 130 after an interrupt.
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        The arguments; by default those of the command line.
-
-    Returns
-    -------
-    int
-        The exit code: 0, 2 after an error told in one line on stderr, or in silence where nobody
-        reads the output any more, 130 after an interrupt.
-
-    Raises
-    ------
-    SystemExit
-        With code 0 after ``--help`` or ``--version``, with 2 where the arguments are wrong.
+    ``cnn --help``, or ``python -m cnn --help``, lists the commands. An error is one line on stderr.
+    Arguments that are wrong, and ``--help``, end in SystemExit.
     """
     args = _parser().parse_args(argv)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # told in one line, too
+        with np.errstate(over="ignore", invalid="ignore"):  # said in one line, too
             args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"Interrupted. {stop}".strip(), file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output, head for instance, has gone
+    except BrokenPipeError:  # what read our output, head for instance, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
-    except _TOLD as err:
+    except _SAID as err:
         print(f"{args.prog}: {' '.join(str(err).split())}", file=sys.stderr)
         return 2
     return 0
 
 
-_TOLD = (ArithmeticError, ImportError, MemoryError, OSError, TypeError, ValueError)
+_SAID = (ArithmeticError, ImportError, MemoryError, OSError, TypeError, ValueError)
 
 if __name__ == "__main__" and __spec__:
     sys.exit(main())

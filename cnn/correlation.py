@@ -8,27 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data import check_array, check_integer, check_same_dtype
+from .shapes import check_array, check_integer, check_same_dtype, shapes
 
 __all__ = [
-    "output_size",
-    "Padding",
-    "Geometry",
-    "geometry",
-    "padded_size",
-    "padding_sides",
-    "pad",
-    "conv2d_loops",
-    "check_conv",
-    "windows",
-]
+    "output_size", "Padding", "Geometry", "padding_sides", "geometry", "pad",
+    "conv2d_loops", "check_conv", "padded_size", "windows",
+]  # fmt: skip
 
 
 # --- How many windows fit ---
-
-
 def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int, int]:
-    """Count the windows that fit along one axis, and the pixels left over behind them.
+    """Count the windows that fit along one axis, and the pixels left over after them.
 
     Implements {eq}`eq:output-size` and {eq}`eq:remainder`.
 
@@ -43,7 +33,7 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
 
     Returns
     -------
-    h : int
+    h_out : int
         The output's size along the axis, at least 1.
     r : int
         The remainder: trailing pixels of the padded input that no window reads.
@@ -51,7 +41,7 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
     Raises
     ------
     TypeError
-        An argument is no integer.
+        An argument is not an integer.
     ValueError
         An argument is too small, or not one window fits.
     """
@@ -68,25 +58,11 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
 
 
 # --- Two axes, four sides ---
-
-
 Padding = int | tuple[int, int] | tuple[int, int, int, int]
 
 
 class Geometry(NamedTuple):
-    """The integers of a convolution's index equations.
-
-    Attributes
-    ----------
-    s, d : int
-        Stride and dilation.
-    top, bottom, left, right : int
-        Rows and columns of padding.
-    h_out, w_out : int
-        The output's rows and columns.
-    r_h, r_w : int
-        The remainder: trailing rows and columns of the padded input that no window reads.
-    """
+    """The ten integers that say where a filter goes."""
 
     s: int
     d: int
@@ -100,6 +76,18 @@ class Geometry(NamedTuple):
     r_w: int
 
 
+def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
+    """Return (top, bottom, left, right) for p, (rows, columns) or all four."""
+    sides = padding if isinstance(padding, tuple | list) else (padding,)
+    if len(sides) not in (1, 2, 4):
+        raise ValueError(
+            f"padding is {padding!r}; expected p, (rows, columns) or (top, bottom, left, right)"
+        )
+    sides = tuple([check_integer("padding", p, 0) for p in sides])
+    rows, columns = sides[0], sides[-1]
+    return sides if len(sides) == 4 else (rows, rows, columns, columns)
+
+
 def geometry(
     size: tuple[int, int],
     filter_size: tuple[int, int],
@@ -107,134 +95,36 @@ def geometry(
     padding: Padding = 0,
     dilation: int = 1,
 ) -> Geometry:
-    """Work out where a filter goes on an image, along both axes.
-
-    Parameters
-    ----------
-    size, filter_size : tuple of int
-        The image's (H, W) and the filter's (f_h, f_w).
-    stride, dilation : int
-        One number each, for rows and columns alike.
-    padding : int or tuple of int
-        One number for all sides, (rows, columns), or (top, bottom, left, right).
-
-    Returns
-    -------
-    Geometry
-        All the integers, named.
-
-    Raises
-    ------
-    TypeError
-        A stride, dilation or padding is no integer.
-    ValueError
-        One of them is too small, there are not 1, 2 or 4 paddings, or not one window fits.
-    """
-    stride = check_integer("stride", stride, 1)
-    dilation = check_integer("dilation", dilation, 1)
-    for name, two in (("size", size), ("filter_size", filter_size)):
-        if len(two) != 2:
-            raise ValueError(f"{name} is {tuple(two)}; expected (rows, columns)")
-    sides = padding_sides(padding)
-    return _geometry(tuple(size), tuple(filter_size), stride, sides, dilation)
+    """Work out where a filter goes on an image, along both axes."""
+    if len(size) != 2 or len(filter_size) != 2:
+        raise ValueError(
+            f"size is {size} and filter_size is {filter_size}; expected (rows, columns)"
+        )
+    sides = padding if isinstance(padding, tuple | list) else (padding,)
+    numbers = (*size, *filter_size, stride, dilation, *sides)
+    plain = {*map(type, numbers)} == {int}  # 1 == 1.0 == True, but only 1 is meant
+    return (_remembered if plain else _geometry)(*numbers)
 
 
-@functools.lru_cache(256)  # training asks for the same few again and again
-def _geometry(
-    size: tuple[int, int],
-    f: tuple[int, int],
-    s: int,
-    sides: tuple[int, int, int, int],
-    d: int,
-) -> Geometry:
-    """Compute what ``geometry`` returns."""
-    top, bottom, left, right = sides
-    h_out, r_h = output_size(size[0], f[0], s, d, top + bottom)
-    w_out, r_w = output_size(size[1], f[1], s, d, left + right)
+def _geometry(H: int, W: int, f_h: int, f_w: int, s: int, d: int, *sides) -> Geometry:
+    """Check the numbers, and compute what ``geometry`` returns."""
+    s, d = check_integer("stride", s, 1), check_integer("dilation", d, 1)
+    top, bottom, left, right = padding_sides(sides)
+    h_out, r_h = output_size(H, f_h, s, d, top + bottom)
+    w_out, r_w = output_size(W, f_w, s, d, left + right)
     return Geometry(s, d, top, bottom, left, right, h_out, w_out, r_h, r_w)
 
 
-def padded_size(f_h: int, f_w: int, g: Geometry) -> tuple[int, int]:
-    """Return the rows and columns of x̄: all that the windows span, and the remainder.
-
-    Parameters
-    ----------
-    f_h, f_w : int
-        The filter's rows and columns.
-    g : Geometry
-        What ``geometry`` returned for this filter.
-
-    Returns
-    -------
-    tuple of int
-        The rows and columns, (top + H + bottom, left + W + right).
-    """
-    rows = g.s * (g.h_out - 1) + g.d * (f_h - 1) + 1 + g.r_h
-    columns = g.s * (g.w_out - 1) + g.d * (f_w - 1) + 1 + g.r_w
-    return rows, columns
-
-
-def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
-    """Return (top, bottom, left, right) for any way to write a padding.
-
-    Parameters
-    ----------
-    padding : int or tuple of int
-        One number for all sides, (rows, columns), or (top, bottom, left, right).
-
-    Returns
-    -------
-    tuple of int
-        The four sides.
-
-    Raises
-    ------
-    TypeError
-        A side is no integer.
-    ValueError
-        There are not 1, 2 or 4 numbers, or one is negative.
-    """
-    sides = tuple(padding) if isinstance(padding, tuple | list) else (padding,)
-    if len(sides) not in (1, 2, 4):
-        raise ValueError(
-            f"padding is {padding!r}; expected p, (rows, columns) or (top, bottom, left, right)"
-        )
-    sides = tuple([check_integer("padding", p, 0) for p in sides])
-    if len(sides) == 4:
-        return sides
-    rows, columns = sides[0], sides[-1]
-    return rows, rows, columns, columns
+_remembered = functools.lru_cache(256)(_geometry)
 
 
 # --- The equation ---
-
-
+@shapes("x (N, C, H, W)")
 def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
-    """Return x̄, the images with rows and columns of zeros around them.
+    """Return x̄, the images in a frame of zeros; x itself where the frame is empty.
 
     Implements {eq}`eq:pad`.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        The images, shape (N, C, H, W).
-    g : Geometry
-        How many zeros go where.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (N, C, top + H + bottom, left + W + right), dtype as ``x``; ``x`` itself where
-        there is nothing to add.
-
-    Raises
-    ------
-    TypeError
-        ``x`` is no array of numbers.
-    ValueError
-        ``x`` does not have four axes, or is empty.
     """
-    check_array("x", x, ("N", "C", "H", "W"))
     if not any((g.top, g.bottom, g.left, g.right)):
         return x
     N, C, H, W = x.shape
@@ -243,6 +133,7 @@ def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
     return xbar
 
 
+@shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_loops(
     x: np.ndarray,
     W: np.ndarray,
@@ -251,68 +142,24 @@ def conv2d_loops(
     padding: Padding = 0,
     dilation: int = 1,
 ) -> np.ndarray:
-    """Cross-correlate one number at a time, as the equation says.
+    """Cross-correlate one number at a time: z, shape (N, C_out, h_out, w_out).
 
     Implements {eq}`eq:conv-forward`.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        The images, shape (N, C_in, H, W).
-    W : np.ndarray
-        The filters, shape (C_out, C_in, f_h, f_w), dtype as ``x``.
-    b : np.ndarray
-        The bias, shape (C_out,), dtype as ``x``.
-    stride, dilation : int
-        The steps between windows and between the taps of one window.
-    padding : int or tuple of int
-        Zeros around the image, as in ``geometry``.
-
-    Returns
-    -------
-    np.ndarray
-        The output z, shape (N, C_out, h_out, w_out), dtype as ``x``.
-
-    Raises
-    ------
-    TypeError
-        An argument has the wrong type, or the dtypes differ.
-    ValueError
-        The shapes do not fit, or the filter is larger than the padded image.
     """
-    check_conv(x, W, b)
-    (N, _, *size), (C_out, C_in, f_h, f_w) = x.shape, W.shape
-    g = geometry(size, (f_h, f_w), stride, padding, dilation)
+    C_out, C_in, f_h, f_w = W.shape
+    g = geometry(x.shape[2:], (f_h, f_w), stride, padding, dilation)
     s, d, xbar = g.s, g.d, pad(x, g)
-    z = np.empty((N, C_out, g.h_out, g.w_out), x.dtype)
+    z = np.empty((len(x), C_out, g.h_out, g.w_out), x.dtype)
     for n, nu, i, j in np.ndindex(z.shape):
         z[n, nu, i, j] = b[nu]
         for mu, a, c in np.ndindex(C_in, f_h, f_w):
-            z[n, nu, i, j] += (
-                xbar[n, mu, s * i + d * a, s * j + d * c] * W[nu, mu, a, c]
-            )
+            pixel = xbar[n, mu, s * i + d * a, s * j + d * c]
+            z[n, nu, i, j] += pixel * W[nu, mu, a, c]
     return z
 
 
 def check_conv(x: np.ndarray, W: np.ndarray, *b: np.ndarray) -> None:
-    """Raise unless images, filters and bias (where given) fit together, in shape and dtype.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        The images, shape (N, C_in, H, W).
-    W : np.ndarray
-        The filters, shape (C_out, C_in, f_h, f_w).
-    *b : np.ndarray
-        The bias, shape (C_out,), where one is needed.
-
-    Raises
-    ------
-    TypeError
-        An argument is no array of numbers, or their dtypes differ.
-    ValueError
-        The shapes do not fit; the message names both.
-    """
+    """Raise unless images, filters and bias fit together: until chapter 24 has its own door."""
     check_array("W", W, ("C_out", "C_in", "f_h", "f_w"))
     check_array("x", x, ("N", W.shape[1], "H", "W"), f"because W has shape {W.shape}")
     check_same_dtype(x=x, W=W)
@@ -322,40 +169,24 @@ def check_conv(x: np.ndarray, W: np.ndarray, *b: np.ndarray) -> None:
 
 
 # --- All windows at once ---
+def padded_size(f_h: int, f_w: int, g: Geometry) -> tuple[int, int]:
+    """Return the rows and columns of x̄: all that the windows span, and the remainder."""
+    rows = g.s * (g.h_out - 1) + g.d * (f_h - 1) + 1 + g.r_h
+    columns = g.s * (g.w_out - 1) + g.d * (f_w - 1) + 1 + g.r_w
+    return rows, columns
 
 
 def windows(xbar: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
-    """View the padded images as all their windows at once; nothing is copied.
+    """View x̄ as its windows, shape (N, C, f_h, f_w, h_out, w_out); nothing is copied.
 
     Implements {eq}`eq:windows`.
-
-    Parameters
-    ----------
-    xbar : np.ndarray
-        What ``pad`` returned, shape (N, C, top + H + bottom, left + W + right).
-    f_h, f_w : int
-        The filter's rows and columns.
-    g : Geometry
-        What ``geometry`` returned for this image and this filter.
-
-    Returns
-    -------
-    np.ndarray
-        V, shape (N, C, f_h, f_w, h_out, w_out), a read-only view of ``xbar``.
-
-    Raises
-    ------
-    TypeError
-        ``xbar`` is no array of numbers.
-    ValueError
-        ``xbar`` has not the size that ``g`` was made for: a view would read foreign memory.
     """
     size = padded_size(f_h, f_w, g)
     check_array("xbar", xbar, ("N", "C", *size), f"for a {f_h} × {f_w} filter and {g}")
-    n, mu, h, w = xbar.strides
+    image, channel, row, column = xbar.strides  # bytes from each to the next
     return np.lib.stride_tricks.as_strided(
         xbar,
         (*xbar.shape[:2], f_h, f_w, g.h_out, g.w_out),
-        (n, mu, g.d * h, g.d * w, g.s * h, g.s * w),
+        (image, channel, g.d * row, g.d * column, g.s * row, g.s * column),
         writeable=False,
     )

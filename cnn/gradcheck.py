@@ -7,34 +7,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .data import check_array
+from .shapes import check_array
 
 __all__ = [
-    "numerical_gradient",
-    "complex_step_gradient",
-    "relative_error",
-    "check_gradient",
-]
+    "numerical_gradient", "complex_step_gradient", "relative_error", "check_gradient",
+]  # fmt: skip
 
 
 # --- Two differences ---
-
-
 def numerical_gradient(
     f: Callable[[np.ndarray], float], theta: np.ndarray, h: float = 6e-6
 ) -> np.ndarray:
-    """Estimate the gradient of ``f`` by central differences, one entry of ``theta`` at a time.
+    """Estimate the gradient of ``f`` by central differences, entry by entry.
 
     Implements {eq}`eq:central`.
 
     Parameters
     ----------
     f : callable
-        A cost: takes an array like ``theta`` and returns a number.
+        A cost: takes an array like ``theta`` and returns a number. It is called twice an entry.
     theta : np.ndarray
-        Where to differentiate: float64, any shape. It is not changed.
+        Where to differentiate: float64, any shape.
     h : float
-        The step. The default is the cube root of float64's machine precision.
+        The step; by default the cube root of float64's machine precision.
 
     Returns
     -------
@@ -43,91 +38,50 @@ def numerical_gradient(
 
     Raises
     ------
-    TypeError
-        ``theta`` is not an array of float64.
-    ValueError
-        ``theta`` is empty, or ``h`` is not positive.
-
-    Notes
-    -----
-    ``f`` is called twice for each entry of ``theta``.
+    TypeError, ValueError
+        ``theta`` is no array of float64, or empty, or ``h`` is not positive.
     """
     _check_theta(theta, h)
-    theta = theta.copy()
     dtheta = np.empty_like(theta)
     for k in np.ndindex(theta.shape):
-        value = theta[k]
-        theta[k] = value + h
-        above = f(theta)
-        theta[k] = value - h
-        below = f(theta)
-        theta[k] = value
-        dtheta[k] = (above - below) / (2 * h)
+        e = np.zeros_like(theta)
+        e[k] = 1
+        dtheta[k] = (f(theta + h * e) - f(theta - h * e)) / (2 * h)
     return dtheta
 
 
-def _check_theta(theta: np.ndarray, h: float) -> None:
+def _check_theta(theta: np.ndarray, h: float = 1) -> None:
     """Raise unless ``theta`` is a float64 array, none of its sizes zero, and ``h`` positive."""
-    check_array("theta", theta, np.shape(theta), kinds="f")
+    check_array("theta", theta, ("...",), kind="real float")
     if theta.dtype != np.float64:
-        raise TypeError(
-            f"theta has dtype {theta.dtype}; expected float64, because a difference of float32 "
-            "numbers is mostly rounding: convert with .astype(np.float64)"
-        )
+        reason = "a float32 difference is mostly rounding: use .astype(np.float64)"
+        raise TypeError(f"theta has dtype {theta.dtype}; expected float64, {reason}")
     if not h > 0:
         raise ValueError(f"h is {h}; expected a positive step")
 
 
 # --- A step off the real line ---
-
-
 def complex_step_gradient(
     f: Callable[[np.ndarray], complex], theta: np.ndarray, h: float = 1e-30
 ) -> np.ndarray:
-    """Compute the gradient of ``f`` to full precision from the imaginary part of f(θ + ih).
+    """Compute the gradient of ``f`` to full precision from f(θ + ih).
 
-    Implements {eq}`eq:complex-step`.
-
-    Parameters
-    ----------
-    f : callable
-        A cost: takes a complex array like ``theta`` and returns a complex number. All its
-        steps must be analytic: no ``abs``, no conjugate, no real buffer in between.
-    theta : np.ndarray
-        Where to differentiate: float64, any shape.
-    h : float
-        The step; anything whose square vanishes beside 1.
-
-    Returns
-    -------
-    np.ndarray
-        The gradient ∂f/∂θ, shape and dtype as ``theta``.
-
-    Raises
-    ------
-    TypeError
-        ``theta`` is not an array of float64, or ``f`` has lost the imaginary part.
-    ValueError
-        ``theta`` is empty, or ``h`` is not positive.
+    Implements {eq}`eq:complex-step`. All steps of ``f`` must be analytic.
     """
     _check_theta(theta, h)
     dtheta = np.empty_like(theta)
     for k in np.ndindex(theta.shape):
-        step = theta.astype(complex)
-        step[k] += 1j * h
-        value = f(step)
+        e = np.zeros_like(theta)
+        e[k] = 1
+        value = f(theta + 1j * h * e)
         if not np.iscomplexobj(value):
-            raise TypeError(
-                f"f returned a real {type(value).__name__} for a complex theta: somewhere it drops "
-                "the imaginary part (abs, float(), a real buffer)"
-            )
+            lost = "abs, float() or a real buffer dropped the imaginary part"
+            raise TypeError(f"f(theta + ih) is a {type(value).__name__}: {lost}")
         dtheta[k] = value.imag / h
     return dtheta
 
 
 # --- The verdict ---
-
-
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     """Return the largest difference of two arrays, beside their largest entry.
 
@@ -149,9 +103,8 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
         The shapes differ, or the arrays are empty.
     """
     if np.shape(a) != np.shape(b):
-        raise ValueError(
-            f"a has shape {np.shape(a)}, b has shape {np.shape(b)}; expected equal"
-        )
+        shapes = f"a has shape {np.shape(a)}, b has shape {np.shape(b)}"
+        raise ValueError(f"{shapes}; expected equal")
     if np.size(a) == 0:
         raise ValueError(f"the arrays are empty: their shape is {np.shape(a)}")
     largest = np.max(np.maximum(np.abs(a), np.abs(b)))
@@ -170,10 +123,8 @@ def check_gradient(
     ----------
     f : callable
         A cost: takes an array like ``theta`` and returns a number.
-    theta : np.ndarray
-        Where to differentiate: float64, any shape.
-    dtheta : np.ndarray
-        The gradient to check, shape as ``theta``.
+    theta, dtheta : np.ndarray
+        Where to differentiate, float64, any shape; and the gradient to check, of that shape.
     tol : float
         The largest relative error to accept.
 
@@ -186,29 +137,20 @@ def check_gradient(
     ------
     AssertionError
         The error exceeds ``tol``, or is NaN; the message names the worst entry.
-    TypeError
-        ``theta`` is not an array of float64, or ``dtheta`` no array of numbers.
-    ValueError
-        The shapes differ, or both gradients are zero, so that their agreement proves nothing.
-
-    Examples
-    --------
-    >>> theta = np.array([1.0, 2.0, 3.0])
-    >>> check_gradient(lambda theta: np.sum(theta**2), theta, 2 * theta) < 1e-9
-    True
+    TypeError, ValueError
+        The arrays are not as described, or both gradients are zero, which proves nothing.
     """
-    check_array("theta", theta, np.shape(theta), kinds="f")
+    _check_theta(theta)
     check_array("dtheta", dtheta, np.shape(theta), "the shape of theta")
     estimate = numerical_gradient(f, theta)
     if not estimate.any() and not dtheta.any():
-        raise ValueError(
-            "both gradients are zero everywhere: choose a point where f changes"
-        )
+        raise ValueError("both gradients are zero: choose a point where f changes")
     error = relative_error(dtheta, estimate)
     if not error <= tol:
         k = np.unravel_index(np.argmax(np.abs(dtheta - estimate)), theta.shape)
+        where = f"at {[int(i) for i in k]} the formula gives {dtheta[k]:.6g}"
+        found = f"{where}, the central difference {estimate[k]:.6g}"
         raise AssertionError(
-            f"the relative error is {error:.1e}, above {tol:.0e}: at {[int(i) for i in k]} the "
-            f"formula gives {dtheta[k]:.6g}, the central difference {estimate[k]:.6g}"
+            f"the relative error is {error:.1e}, above {tol:.0e}: {found}"
         )
     return error

@@ -5,21 +5,16 @@ Exported from book/02-linear-classifier.ipynb: edit the chapter and run `make ex
 
 import numpy as np
 
-from .data import check_array, check_labels
+from .shapes import check_labels, shapes
 
 __all__ = [
-    "softmax",
-    "log_sum_exp",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "cross_entropy_and_gradient",
-    "error_rate",
-]
+    "softmax", "log_sum_exp", "cross_entropy", "check_scores", "cross_entropy_backward",
+    "cross_entropy_and_gradient", "error_rate",
+]  # fmt: skip
 
 
 # --- From scores to probabilities ---
-
-
+@shapes("z (N, K) float")
 def softmax(z: np.ndarray) -> np.ndarray:
     """Turn scores into probabilities: each row is positive and sums to one.
 
@@ -37,46 +32,25 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    TypeError
-        ``z`` is no array of floating-point numbers.
-    ValueError
-        ``z`` does not have two axes, or is empty.
+    TypeError, ValueError
+        ``z`` is no array of floating-point numbers with two axes, or empty.
     """
-    check_array("z", z, ("N", "K"), kinds="fc")
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
 
 # --- The price of being wrong ---
-
-
+@shapes("z (N, K) float")
 def log_sum_exp(z: np.ndarray) -> np.ndarray:
-    """Compute the logarithm of the sum of the exponentials of each row, without overflow.
+    """Compute log(Σ exp(z)) of each row, without overflow.
 
     Implements {eq}`eq:log-sum-exp`.
-
-    Parameters
-    ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (N,), dtype as ``z``.
-
-    Raises
-    ------
-    TypeError
-        ``z`` is no array of floating-point numbers.
-    ValueError
-        ``z`` does not have two axes, or is empty.
     """
-    check_array("z", z, ("N", "K"), kinds="fc")
     m = z.max(axis=1)
     return m + np.log(np.exp(z - m[:, np.newaxis]).sum(axis=1))
 
 
+@shapes("z (N, K) float, y (N) integer")
 def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
     """Compute the cost J: the mean negative log-probability of the right class.
 
@@ -84,10 +58,8 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------
@@ -96,45 +68,39 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
 
     Raises
     ------
-    TypeError
-        ``z`` is no array of floating-point numbers, or ``y`` none of integers.
-    ValueError
-        The shapes do not fit, the batch is empty, or a label is out of range.
+    TypeError, ValueError
+        The arrays are not as described, or empty.
     FloatingPointError
         A score is NaN or infinite; the message names the first one.
     """
-    N = _check_scores(z, y)
+    check_scores(z, y)
+    N = len(z)
     return (log_sum_exp(z) - z[np.arange(N), y]).sum() / N
 
 
-def _check_scores(z: np.ndarray, y: np.ndarray) -> int:
-    check_array("z", z, ("N", "K"), kinds="fc")
-    N, K = z.shape
-    check_labels(y, N, K)
+def check_scores(z: np.ndarray, y: np.ndarray) -> None:
+    """Raise unless all scores are finite, and all labels are classes."""
+    check_labels(y, *z.shape)
     if not np.isfinite(z).all():
         wrong = np.argwhere(~np.isfinite(z))
         n, k = wrong[0]
+        found = f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} not finite)"
         raise FloatingPointError(
-            f"z[{n}, {k}] is {z[n, k]} ({len(wrong)} of {z.size} scores are not finite): look for "
-            "NaN in the input, or lower the learning rate"
+            f"{found}: look for NaN in the input, or lower the learning rate"
         )
-    return N
 
 
 # --- The gradient ---
-
-
+@shapes("z (N, K) float, y (N) integer")
 def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute dz = (P - Y) / N, the gradient of the cross-entropy by the scores.
+    """Compute dz = (P - Y) / N, the gradient with respect to the scores.
 
     Implements {eq}`eq:ce-grad`.
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------
@@ -146,45 +112,24 @@ def cross_entropy_backward(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     TypeError, ValueError, FloatingPointError
         As for ``cross_entropy``.
     """
-    N = _check_scores(z, y)
+    check_scores(z, y)
+    N = len(z)
     dz = softmax(z)
     dz[np.arange(N), y] -= 1
     dz /= N
     return dz
 
 
+@shapes("z (N, K) float, y (N) integer")
 def cross_entropy_and_gradient(
     z: np.ndarray, y: np.ndarray
 ) -> tuple[np.floating, np.ndarray]:
-    """Compute the cost J and dz, its gradient by the scores.
-
-    Implements {eq}`eq:ce` and {eq}`eq:ce-grad`.
-
-    Parameters
-    ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
-
-    Returns
-    -------
-    J : np.floating
-        What ``cross_entropy`` returns.
-    dz : np.ndarray
-        What ``cross_entropy_backward`` returns.
-
-    Raises
-    ------
-    TypeError, ValueError, FloatingPointError
-        As for ``cross_entropy``.
-    """
+    """Compute J, {eq}`eq:ce`, and its gradient dz, {eq}`eq:ce-grad`, for a training step."""
     return cross_entropy(z, y), cross_entropy_backward(z, y)
 
 
-# --- Down to the weights ---
-
-
+# --- Downhill ---
+@shapes("z (N, K) float, y (N) integer")
 def error_rate(z: np.ndarray, y: np.ndarray) -> float:
     """Compute the share of the images whose largest score is not their label's.
 
@@ -192,10 +137,8 @@ def error_rate(z: np.ndarray, y: np.ndarray) -> float:
 
     Parameters
     ----------
-    z : np.ndarray
-        The scores, shape (N, K).
-    y : np.ndarray
-        The labels, shape (N,), integers from 0 to K - 1.
+    z, y : np.ndarray
+        The scores, shape (N, K), and the labels, shape (N,), integers from 0 to K - 1.
 
     Returns
     -------
@@ -207,5 +150,5 @@ def error_rate(z: np.ndarray, y: np.ndarray) -> float:
     TypeError, ValueError, FloatingPointError
         As for ``cross_entropy``.
     """
-    _check_scores(z, y)
+    check_scores(z, y)
     return float(np.mean(z.argmax(axis=1) != y))

@@ -11,12 +11,12 @@ from .conv import Conv2d
 from .network import Flatten, Layer, Linear, ReLU, Sequential
 from .regularization import Dropout
 
-__all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
+__all__ = [
+    "simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary",
+]  # fmt: skip
 
 
 # --- Two lists of numbers ---
-
-
 def simple_cnn(
     *,
     rng: np.random.Generator,
@@ -46,8 +46,7 @@ def simple_cnn(
     Raises
     ------
     TypeError, ValueError
-        ``dtype`` is no floating-point dtype, ``num_classes`` is below 1, or ``dropout`` is
-        below 0 or not below 1.
+        ``dtype``, ``num_classes`` or ``dropout`` is out of range.
     """
     return Sequential(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
@@ -70,28 +69,7 @@ def deep_cnn(
 ) -> Sequential:
     """Make the network of Table 2: three convolutions, 122 270 parameters.
 
-    Parameters
-    ----------
-    rng : np.random.Generator
-        Draws the initial weights, layer after layer.
-    dtype : type
-        What the network computes in: np.float32, or np.float64 to check gradients.
-    num_classes : int
-        How many scores it gives each image.
-    dropout : float
-        The probability to switch off, in training, each input of the two dense layers; 0 for no
-        such layers.
-
-    Returns
-    -------
-    Sequential
-        From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``dtype`` is no floating-point dtype, ``num_classes`` is below 1, or ``dropout`` is
-        below 0 or not below 1.
+    Parameters, result and errors are those of ``simple_cnn``.
     """
     return Sequential(
         Conv2d(1, 4, 5, padding=2, rng=rng, dtype=dtype),
@@ -115,29 +93,12 @@ def _dropout(p: float, rng: np.random.Generator) -> list[Layer]:
 
 
 # --- How large is everything? ---
-
-
 def output_shapes(
     net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)
 ) -> list[tuple[int, ...]]:
     """Return one image's shape after each layer, without the batch's axis.
 
-    Parameters
-    ----------
-    net : Sequential
-        The network; it is not changed.
-    input_shape : tuple of int
-        One image's shape, (C, H, W).
-
-    Returns
-    -------
-    list of tuple of int
-        One shape for each layer.
-
-    Raises
-    ------
-    ValueError
-        A layer does not fit what it gets; the message names the layer and both shapes.
+    Where a layer refuses what it gets, the message names the layer and both shapes.
     """
     dtypes = [a.dtype for a in net.params.values()]
     x = np.zeros((1, *input_shape), dtypes[0] if dtypes else np.float32)
@@ -153,8 +114,6 @@ def output_shapes(
 
 
 # --- How many numbers are learned? ---
-
-
 def count_parameters(net: Layer) -> int:
     """Return how many numbers a layer or a network learns.
 
@@ -196,7 +155,7 @@ def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
     Raises
     ------
     ValueError
-        A layer does not fit what it gets; the message names the layer and both shapes.
+        A layer does not fit what it gets.
     """
     rows = [
         ("", "layer", "output", "parameters"),
@@ -204,11 +163,21 @@ def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
     ]
     for i, shape in enumerate(output_shapes(net, input_shape)):
         layer = f"{net[i]}".replace(", dilation=1", "")  # nearly always 1
-        rows.append((f"{i}", layer, f"{shape}", f"{count_parameters(net[i]):,}"))
-    rows.append(("", "total", "", f"{count_parameters(net):,}"))
+        rows.append((f"{i}", layer, f"{shape}", _spaced(count_parameters(net[i]))))
+    rows.append(("", "total", "", _spaced(count_parameters(net))))
+    return _table(rows)
+
+
+def _spaced(n: int) -> str:
+    """Write a number with a space between groups of digits."""
+    return f"{n:,}".replace(",", " ")
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    """Line the columns up, a rule under the first row and one above the last."""
     w = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        f"{i:>{w[0]}}  {layer:<{w[1]}}  {shape:<{w[2]}}  {n.replace(',', ' '):>{w[3]}}"
+        f"{i:>{w[0]}}  {layer:<{w[1]}}  {shape:<{w[2]}}  {n:>{w[3]}}"
         for i, layer, shape, n in rows
     ]
     rule = "-" * len(lines[0])

@@ -4,7 +4,7 @@ Exported from book/06-backpropagation.ipynb: edit the chapter and run `make expo
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
@@ -17,215 +17,119 @@ from .activations import (
     tanh,
     tanh_backward,
 )
-from .data import check_array, check_same_dtype
 from .dense import linear, linear_backward
+from .shapes import check_array, check_same_dtype, shapes
 
 __all__ = [
-    "Layer",
-    "twins",
-    "fastest",
-    "uniform_params",
-    "Linear",
-    "ReLU",
-    "Sigmoid",
-    "Tanh",
-    "rows",
-    "Flatten",
-    "check_state",
-    "Sequential",
-]
+    "Module", "Gradient", "Layer", "uniform_params", "Linear", "ReLU", "Sigmoid",
+    "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
+]  # fmt: skip
 
 
 # --- What a layer must remember ---
+class Module:
+    """What can be switched between training and inference, with all the layers inside it."""
+
+    training = True
+
+    def children(self) -> Iterator["Module"]:
+        """Yield the layers among the attributes, and in lists there."""
+        for a in vars(self).values():
+            for layer in a if isinstance(a, list | tuple) else [a]:
+                if isinstance(layer, Module):
+                    yield layer
+
+    def modules(self) -> Iterator["Module"]:
+        """Yield this layer and all inside it, however deep."""
+        yield self
+        for layer in self.children():
+            yield from layer.modules()
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch this layer and all inside it to training, or with False to inference."""
+        if not isinstance(mode, bool):
+            raise TypeError(f"mode is {mode!r:.60}; expected True or False")
+        self.training = mode
+        for layer in self.children():
+            layer.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch this layer and all inside it to inference."""
+        return self.train(False)
 
 
-class Layer:
-    """One step of a network: it computes forward, remembers what it needs, and computes backward.
+Gradient = np.ndarray | None  # None where nobody has asked for it
 
-    A new kind of layer is a subclass with its own ``forward`` and ``backward``.
+
+class Layer(Module):
+    """One step of a network; a new kind of layer is a subclass with its own two passes.
 
     Attributes
     ----------
-    params : dict of str to np.ndarray
-        The parameters by name; empty where there are none. Optimisers change them in place.
-    grads : dict of str to np.ndarray
-        The gradient of the cost by each parameter, from the latest ``backward``.
-    buffers : dict of str to np.ndarray
-        Arrays that belong to the layer's state, but that no gradient changes; mostly empty.
+    params, grads, buffers : dict of str to np.ndarray
+        The parameters; the cost's gradient with respect to each, from the latest ``backward``;
+        arrays that belong to the layer, but that no gradient changes.
     training : bool
-        Whether the network is being trained or used: a few layers compute differently then.
+        Training or inference: a few layers compute differently in the two.
     """
 
     def __init__(self) -> None:
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
         self.buffers: dict[str, np.ndarray] = {}
-        self.training = True
         self._seen: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """Compute the layer's output, and remember what ``backward`` will need.
-
-        Parameters
-        ----------
-        x : np.ndarray
-            The inputs, images along the first axis; dtype as the parameters.
-
-        Returns
-        -------
-        np.ndarray
-            The outputs, as many images.
-        """
+        """Compute the output, and remember what ``backward`` will need."""
         raise NotImplementedError
 
-    def backward(
-        self, dy: np.ndarray, *, input_gradient: bool = True
-    ) -> np.ndarray | None:
-        """Turn the gradient by the output into the one by the input, and fill ``grads``.
-
-        It belongs to the latest ``forward``; the parameters must not have changed in between.
-
-        Parameters
-        ----------
-        dy : np.ndarray
-            The gradient of the cost by the output of the latest ``forward``, shape as that.
-        input_gradient : bool
-            Whether the gradient by the input is wanted. Where it is not, a layer may save
-            itself the work and return None.
-
-        Returns
-        -------
-        np.ndarray or None
-            The gradient of the cost by the input, shape as the input.
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+        """Turn the output's gradient into the input's (None if not wanted); fill ``grads``.
 
         Raises
         ------
         RuntimeError
-            There was no ``forward`` yet.
+            There was no ``forward`` before it.
         """
         raise NotImplementedError
 
-    def modules(self) -> Iterator["Layer"]:
-        """Yield this layer, then the layers that it is made of, and those inside them.
-
-        They are looked for among the layer's attributes, and in lists and tuples there.
-        """
-        yield self
-        for value in vars(self).values():
-            for a in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(a, Layer):
-                    yield from a.modules()
-
-    def train(self, mode: bool = True) -> Self:
-        """Tell this layer and all inside it that the network is going to be trained.
-
-        Parameters
-        ----------
-        mode : bool
-            True to train; False to use the network, as after ``eval``.
-
-        Returns
-        -------
-        Layer
-            The layer itself.
-
-        Raises
-        ------
-        TypeError
-            ``mode`` is neither True nor False.
-        """
-        if not isinstance(mode, bool):
-            raise TypeError(f"mode is {mode!r:.60}; expected True or False")
-        self.training = mode
-        for layer in self.modules():
-            if layer is not self:
-                layer.train(mode)
-        return self
-
-    def eval(self) -> Self:
-        """Tell this layer and all inside it that the network is going to be used, not trained."""
-        return self.train(False)
-
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Compute the layer's output: ``layer(x)`` is ``layer.forward(x)``."""
+        """Compute the output: ``layer(x)`` is ``layer.forward(x)``."""
         return self.forward(x)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
     def _recall(self) -> np.ndarray:
-        """Return what ``forward`` remembered; raise a RuntimeError where it has not run."""
+        """Return what ``forward`` remembered."""
         if self._seen is None:
             raise RuntimeError(f"{self!r}: backward needs a forward pass before it")
         return self._seen
 
 
-twins: dict[Callable, Callable] = {}
-
-
-def fastest(function: Callable) -> Callable:
-    """Return the faster twin of a function, or the function itself where none is known.
-
-    Parameters
-    ----------
-    function : callable
-        A function of this book, such as ``linear``.
-
-    Returns
-    -------
-    callable
-        A function that takes the same arguments and returns the same results, up to rounding.
-
-    Raises
-    ------
-    TypeError
-        ``function`` is not hashable, and so no function.
-    """
-    return twins.get(function, function)
-
-
 # --- The dense layer ---
-
-
 def uniform_params(
     shape: tuple[int, ...], rng: np.random.Generator, dtype: type = np.float32
 ) -> dict[str, np.ndarray]:
-    """Draw a weight and its bias, as PyTorch's layers do by default.
+    """Draw a weight of this shape and its bias, as PyTorch's layers do by default.
 
     Implements {eq}`eq:uniform-params`.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The weight's shape: (M_out, M_in) or (C_out, C_in, f_h, f_w).
-    rng : np.random.Generator
-        Where the random numbers come from.
-    dtype : type
-        The parameters' dtype.
-
-    Returns
-    -------
-    dict of str to np.ndarray
-        ``"weight"`` of the given shape and ``"bias"`` of shape (M_out,) or (C_out,).
-
-    Raises
-    ------
-    TypeError
-        ``dtype`` is no floating-point dtype.
-    ValueError
-        A size is below 1.
     """
-    if min(shape) < 1:
-        raise ValueError(
-            f"the weight's shape is {shape}; expected every size to be at least 1"
-        )
+    _check_draw(shape, rng, dtype)
+    k = 1 / math.sqrt(math.prod(shape[1:]))
+    weight, bias = rng.uniform(-k, k, shape), rng.uniform(-k, k, shape[0])
+    return {"weight": weight.astype(dtype), "bias": bias.astype(dtype)}
+
+
+def _check_draw(shape: tuple[int, ...], rng: np.random.Generator, dtype: type) -> None:
+    """Raise unless random weights of this shape and dtype can be drawn."""
+    if not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
+        raise ValueError(f"the weight's shape is {shape}; expected integers from 1 on")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is {rng!r:.60}; expected np.random.default_rng(seed)")
     if np.dtype(dtype).kind not in "fc":
         raise TypeError(f"dtype is {np.dtype(dtype)}; expected a floating-point dtype")
-    k = 1 / math.sqrt(math.prod(shape[1:]))
-    return {
-        "weight": rng.uniform(-k, k, shape).astype(dtype),
-        "bias": rng.uniform(-k, k, shape[0]).astype(dtype),
-    }
 
 
 class Linear(Layer):
@@ -243,7 +147,7 @@ class Linear(Layer):
     Raises
     ------
     TypeError, ValueError
-        ``dtype`` is no floating-point dtype, or a size is below 1.
+        A size is below 1, ``rng`` no generator, or ``dtype`` no floating-point dtype.
     """
 
     def __init__(
@@ -259,28 +163,21 @@ class Linear(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Turn inputs of shape (N, M_in) into outputs of shape (N, M_out)."""
-        z = fastest(linear)(x, self.params["weight"], self.params["bias"])
-        self._seen = x
+        z, self._seen = linear(x, self.params["weight"], self.params["bias"]), x
         return z
 
-    def backward(
-        self, dy: np.ndarray, *, input_gradient: bool = True
-    ) -> np.ndarray | None:
-        """Return the gradient by the input, or None; fill ``grads`` with dW and db."""
-        dx, dW, db = fastest(linear_backward)(
-            dy, self._recall(), self.params["weight"], input_gradient
-        )
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+        """Return dq, or None if it is not wanted; fill ``grads`` with dW and db."""
+        q, W = self._recall(), self.params["weight"]
+        dq, dW, db = linear_backward(dy, q, W, input_gradient)
         self.grads = {"weight": dW, "bias": db}
-        return dx
+        return dq
 
     def __repr__(self) -> str:
-        M_out, M_in = self.params["weight"].shape
-        return f"Linear({M_in}, {M_out})"
+        return "Linear({1}, {0})".format(*self.params["weight"].shape)
 
 
 # --- The activations ---
-
-
 class _Activation(Layer):
     """A function applied to every entry, whose derivative can be read off its output."""
 
@@ -288,15 +185,12 @@ class _Activation(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Apply the function to every entry, and remember the output."""
-        function, _ = self._pair
-        q = fastest(function)(x)
-        self._seen = q
-        return q
+        self._seen = self._pair[0](x)
+        return self._seen
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
-        _, function_backward = self._pair
-        return fastest(function_backward)(dy, self._recall())
+        return self._pair[1](dy, self._recall())
 
 
 class ReLU(_Activation):
@@ -318,31 +212,12 @@ class Tanh(_Activation):
 
 
 # --- Flatten ---
-
-
+@shapes("x (N, ...)")
 def rows(x: np.ndarray) -> np.ndarray:
     """Lay each image out as one row: (N, C, H, W) becomes (N, C·H·W).
 
     Implements {eq}`eq:flatten`.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        The images, N along the first axis.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (N, M): a view of ``x`` where the memory's order allows one.
-
-    Raises
-    ------
-    TypeError
-        ``x`` is no array of numbers.
-    ValueError
-        ``x`` is empty.
     """
-    check_array("x", x, ("N", *np.shape(x)[1:]))
     return x.reshape(len(x), -1)
 
 
@@ -351,11 +226,10 @@ class Flatten(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Join all axes but the first."""
-        q = fastest(rows)(x)
-        self._seen = x
+        q, self._seen = rows(x), x
         return q
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
         """Give ``dy`` the shape that the input had."""
         x = self._recall()
         check_array("dy", dy, (len(x), x[0].size), f"because x has shape {x.shape}")
@@ -363,51 +237,75 @@ class Flatten(Layer):
 
 
 # --- Layers in a row ---
+def _check_layers(layers: Iterable[Layer]) -> None:
+    """Raise unless each is a layer, and none occurs in two places, not even inside another."""
+    seen: set[int] = set()
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            got = type(layer).__name__
+            raise TypeError(
+                f"argument {i} is of type {got}; expected layers: Sequential(a, b), not ([a, b])"
+            )
+        inside = {id(a) for a in layer.modules()}
+        if seen & inside:
+            raise ValueError(
+                f"layer {i}, {layer!r}, is in the network already, or a layer inside it: it can "
+                "remember only one forward pass, so make one for each place"
+            )
+        seen |= inside
+
+
+class Container(Layer):
+    """A layer made of layers. It has no arrays of its own: it asks its layers for theirs."""
+
+    params = property(lambda self: self._named("params"))
+    grads = property(lambda self: self._named("grads"))
+    buffers = property(lambda self: self._named("buffers"))
+
+    def __init__(self, *layers: Layer) -> None:
+        _check_layers(layers)
+        self.layers = list(layers)
+
+    def _named(self, kind: str) -> dict[str, np.ndarray]:
+        """Collect the layers' arrays of this kind; each name begins with its layer's number."""
+        named = {}
+        for i, layer in enumerate(self.layers):
+            named |= {f"{i}.{name}": a for name, a in getattr(layer, kind).items()}
+        return named
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, i: int) -> Layer:
+        return self.layers[i]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
 
 def check_state(
     state: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
 ) -> None:
-    """Raise unless ``state`` has the names, shapes and dtypes of ``expected``, and finite numbers.
-
-    Parameters
-    ----------
-    state : mapping of str to np.ndarray
-        What somebody wants to load.
-    expected : mapping of str to np.ndarray
-        What it is to replace.
-
-    Raises
-    ------
-    KeyError
-        A name is missing or unknown; the message lists both.
-    TypeError
-        A value is not an array, or has another dtype.
-    ValueError
-        An array has another shape, or holds NaN or infinity.
-    """
-    missing = sorted(expected.keys() - state.keys())
-    unknown = sorted(state.keys() - expected.keys())
+    """Raise unless ``state`` has the names, shapes and dtypes expected, and finite numbers."""
+    missing, unknown = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unknown:
-        raise KeyError(
-            f"the state does not fit: missing {missing}, unexpected {unknown}"
-        )
-    for name, a in expected.items():
-        check_array(
-            f"state[{name!r}]", state[name], a.shape, "as the array it is to replace"
-        )
-        check_same_dtype(**{f"state[{name!r}]": state[name], "current": a})
-        if not np.isfinite(state[name]).all():
-            raise ValueError(
-                f"state[{name!r}] holds NaN or infinity; expected finite numbers"
-            )
+        found = f"missing {sorted(missing)}, unexpected {sorted(unknown)}"
+        raise KeyError(f"the state does not fit: {found}")
+    for key, a in expected.items():
+        name = f"state[{key!r}]"
+        check_array(name, state[key], a.shape, "as the array it is to replace")
+        check_same_dtype(**{name: state[key], "current": a})
+        if not np.isfinite(state[key]).all():
+            raise ValueError(f"{name} holds NaN or infinity; expected finite numbers")
 
 
-class Sequential(Layer):
+class Sequential(Container):
     """Layers one after the other: the output of each is the input of the next.
 
-    A parameter's or a buffer's name is PyTorch's: the layer's position, a dot, the name it has
-    there, as in ``"0.weight"``. The arrays are the layers' own, not copies.
+    Its arrays are the layers' own; their names are PyTorch's, as in ``"0.weight"``.
 
     Parameters
     ----------
@@ -416,36 +314,9 @@ class Sequential(Layer):
 
     Raises
     ------
-    TypeError
-        An argument is not a layer.
-    ValueError
-        The same layer object occurs twice: it can remember only one forward pass.
+    TypeError, ValueError
+        An argument is not a layer, or a layer occurs twice.
     """
-
-    def __init__(self, *layers: Layer) -> None:
-        super().__init__()
-        for i, layer in enumerate(layers):
-            if not isinstance(layer, Layer):
-                raise TypeError(
-                    f"argument {i} is of type {type(layer).__name__}; expected a Layer, each one "
-                    "an argument of its own: Sequential(a, b), not Sequential([a, b])"
-                )
-            if any(layer is other for other in layers[:i]):
-                raise ValueError(
-                    f"layer {i}, {layer!r}, is in the network already, and can remember only one "
-                    "forward pass: make a layer of its own for each place"
-                )
-        self.layers = list(layers)
-        self.params = {
-            f"{i}.{name}": a
-            for i, layer in enumerate(layers)
-            for name, a in layer.params.items()
-        }
-        self.buffers = {
-            f"{i}.{name}": a
-            for i, layer in enumerate(layers)
-            for name, a in layer.buffers.items()
-        }
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Send ``x`` through all layers, the first one first.
@@ -456,33 +327,15 @@ class Sequential(Layer):
             x = layer.forward(x)
         return x
 
-    def backward(
-        self, dy: np.ndarray, *, input_gradient: bool = True
-    ) -> np.ndarray | None:
-        """Send ``dy`` through all layers, the last one first; gather their ``grads`` by name.
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+        """Send ``dy`` through all layers, the last one first.
 
         Implements {eq}`eq:backprop` and {eq}`eq:backprop-params`.
-
-        Parameters
-        ----------
-        dy : np.ndarray
-            The gradient of the cost by the network's output.
-        input_gradient : bool
-            Whether the gradient by the network's input is wanted. Where it is not, the pass
-            ends at the lowest layer that has parameters, which saves that layer's share of it.
-
-        Returns
-        -------
-        np.ndarray or None
-            The gradient of the cost by the input; None where it is not wanted.
         """
-        trained = [i for i, layer in enumerate(self.layers) if layer.params]
-        last = 0 if input_gradient else min(trained, default=len(self))
-        self.grads = {}
-        for i in reversed(range(last, len(self))):
-            layer = self.layers[i]
-            dy = layer.backward(dy, input_gradient=input_gradient or i > last)
-            self.grads |= {f"{i}.{name}": da for name, da in layer.grads.items()}
+        learning = [l for l, layer in enumerate(self) if layer.params]
+        first = 0 if input_gradient else min(learning, default=len(self))
+        for l in reversed(range(first, len(self))):
+            dy = self[l].backward(dy, input_gradient=input_gradient or l > first)
         return dy if input_gradient else None
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -490,38 +343,8 @@ class Sequential(Layer):
         return {name: a.copy() for name, a in (self.params | self.buffers).items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Copy ``state`` into parameters and buffers: all of it, or nothing and an error.
-
-        Parameters
-        ----------
-        state : mapping of str to np.ndarray
-            What ``state_dict`` of such a network returned.
-
-        Raises
-        ------
-        KeyError
-            An array is missing, or a name is unknown.
-        TypeError
-            A value is not an array, or has another dtype than the one it is to replace.
-        ValueError
-            An array has another shape than the one it is to replace, or holds NaN or infinity.
-        """
+        """Copy such a ``state`` into the arrays: all of it, or nothing and an error."""
         current = self.params | self.buffers
         check_state(state, current)
         for name, a in current.items():
             a[...] = state[name]
-
-    def __iter__(self) -> Iterator[Layer]:
-        """Iterate over the layers."""
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self.layers)
-
-    def __getitem__(self, i: int) -> Layer:
-        """Return the layer at position ``i``."""
-        return self.layers[i]
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))})"

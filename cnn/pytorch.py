@@ -3,30 +3,35 @@
 Exported from book/20-pytorch.ipynb: edit the chapter and run `make export`.
 """
 
-import contextlib
-import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+from numpy.random import Generator
 
+from .batchnorm import BatchNorm1d, BatchNorm2d
 from .conv import Conv2d
 from .correlation import padding_sides
-from .data import Dataset, batches, check_array, check_integer
-from .mnist import SEED, epochs_for, prepare
+from .data import Dataset, batches
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
+from .optimizers import Adam
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from .regularization import BatchNorm1d, BatchNorm2d, Dropout
-from .training import History, progress_bar
+from .recipes import SEED, train
+from .regularization import Dropout
+from .shapes import check_integer, shapes
+from .training import History, in_use, loop
 
-__all__ = ["twin", "weights_from", "best_device", "Batches", "Trainer", "train_twin"]
+__all__ = [
+    "twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin",
+]  # fmt: skip
 
 
 if find_spec("torch"):
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 else:
     raise ImportError(
         "cnn.pytorch needs PyTorch, which is not installed: "
@@ -35,15 +40,13 @@ else:
 
 
 # --- Twins ---
-
-
-def _both_sides(layer: Layer) -> tuple[int, int]:
+def _both_sides(layer: Conv2d | MaxPool2d | AvgPool2d) -> tuple[int, int]:
     """Return the padding of rows and columns, where PyTorch can pad like that."""
-    top, bottom, left, right = padding_sides(layer.where["padding"])
-    if top != bottom or left != right:
+    top, bottom, left, right = sides = padding_sides(layer.where["padding"])
+    if (top, left) != (bottom, right):
         raise ValueError(
-            f"{layer} pads (top, bottom, left, right) = {(top, bottom, left, right)}; "
-            "expected equal paddings on opposite sides: PyTorch's layers know no others"
+            f"{layer} pads (top, bottom, left, right) = {sides}; expected as much on "
+            "opposite sides: PyTorch's layers can't do otherwise"
         )
     return top, left
 
@@ -56,12 +59,10 @@ def _conv(layer: Conv2d) -> nn.Module:
 
 def _pool(layer: MaxPool2d | AvgPool2d) -> nn.Module:
     p, f = _both_sides(layer), layer.where["kernel_size"]
-    f = f if isinstance(f, tuple | list) else (f, f)
-    if any(2 * before > size for before, size in zip(p, f, strict=True)):
-        raise ValueError(
-            f"{layer} pads {p} around a window of {tuple(f)}; expected at most half of the window: "
-            "PyTorch's layers take no more"
-        )
+    f_h, f_w = f if isinstance(f, tuple | list) else (f, f)
+    if 2 * p[0] > f_h or 2 * p[1] > f_w:
+        few = "expected at most half of the window, or PyTorch's layers refuse"
+        raise ValueError(f"{layer} pads {p} around a window of {(f_h, f_w)}; {few}")
     return getattr(nn, type(layer).__name__)(**layer.where | {"padding": p})
 
 
@@ -73,17 +74,12 @@ def _batch_norm(layer: BatchNorm1d | BatchNorm2d) -> nn.Module:
 _MAKERS: dict[type, Callable[[Layer], nn.Module]] = {
     Sequential: lambda layer: nn.Sequential(*map(_translate, layer)),
     Linear: lambda layer: nn.Linear(*layer.params["weight"].shape[::-1]),
-    Conv2d: _conv,
-    ReLU: lambda layer: nn.ReLU(),
-    Sigmoid: lambda layer: nn.Sigmoid(),
-    Tanh: lambda layer: nn.Tanh(),
-    Flatten: lambda layer: nn.Flatten(),
-    MaxPool2d: _pool,
-    AvgPool2d: _pool,
+    **{Conv2d: _conv, MaxPool2d: _pool, AvgPool2d: _pool},
+    **{BatchNorm1d: _batch_norm, BatchNorm2d: _batch_norm},
+    **{ReLU: lambda layer: nn.ReLU(), Tanh: lambda layer: nn.Tanh()},
+    **{Sigmoid: lambda layer: nn.Sigmoid(), Flatten: lambda layer: nn.Flatten()},
     GlobalAvgPool2d: lambda layer: nn.AdaptiveAvgPool2d(1),
     Dropout: lambda layer: nn.Dropout(layer.p),
-    BatchNorm1d: _batch_norm,
-    BatchNorm2d: _batch_norm,
 }
 
 
@@ -91,38 +87,19 @@ def _translate(layer: Layer) -> nn.Module:
     """Return PyTorch's layer of the same kind and in the same mode, with any weights."""
     if type(layer) not in _MAKERS:
         known = ", ".join(kind.__name__ for kind in _MAKERS)
-        raise TypeError(
-            f"{layer!r:.60} has no twin in PyTorch; expected one of {known}"
-        )
-    module = _MAKERS[type(layer)](layer)
-    module.training = layer.training
-    return module
+        raise TypeError(f"{layer!r:.60} has no twin; expected one of {known}")
+    return _MAKERS[type(layer)](layer).train(layer.training)
+
+
+def _check_type(name: str, value: object, kind: type, words: str) -> None:
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise TypeError(f"{name} is of type {got}; expected {words}")
 
 
 def twin(net: Sequential) -> nn.Sequential:
-    """Return the same network in PyTorch, with a copy of the weights.
-
-    Parameters
-    ----------
-    net : Sequential
-        A network of this book's layers; it is not changed, and shares no memory with the twin.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        PyTorch's layers in the same order and mode, on the CPU: the same dtype, and the same
-        names in ``state_dict``. Nothing is drawn from PyTorch's random numbers.
-
-    Raises
-    ------
-    TypeError
-        ``net`` is no ``Sequential``, or holds a layer that has no twin; the message names it.
-    ValueError
-        A layer pads as PyTorch's can't: not alike on opposite sides, or, pooling, by more than
-        half of the window.
-    """
-    if not isinstance(net, Sequential):
-        raise TypeError(f"net is of type {type(net).__name__}; expected a Sequential")
+    """Return the same network in PyTorch, on the CPU, with a copy of the weights."""
+    _check_type("net", net, Sequential, "a Sequential")
     with torch.device("meta"):  # shapes without numbers: the numbers are ours
         module = _translate(net)
     state = {name: torch.from_numpy(a) for name, a in net.state_dict().items()}
@@ -131,338 +108,169 @@ def twin(net: Sequential) -> nn.Sequential:
 
 
 def weights_from(module: nn.Module) -> dict[str, np.ndarray]:
-    """Return a copy of a module's weights as NumPy arrays, ready for ``net.load_state_dict``.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A module on any device, ``twin(net)`` for example.
-
-    Returns
-    -------
-    dict of str to np.ndarray
-        Every parameter and buffer by its name in ``module.state_dict()``, dtype as there.
-
-    Raises
-    ------
-    TypeError
-        ``module`` is no module, or has a dtype that NumPy lacks.
-    """
-    _check_module(module)
+    """Return a copy of a module's weights, ready for ``net.load_state_dict``."""
+    _check_type("module", module, nn.Module, "a torch.nn.Module, such as twin(net)")
     state = module.state_dict()
     return {name: a.detach().cpu().numpy().copy() for name, a in state.items()}
 
 
-def _check_module(module: nn.Module) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"module is of type {type(module).__name__}; expected a torch.nn.Module, such as "
-            "twin(net)"
+# --- One step ---
+def _step(module: nn.Module, optimizer: Optimizer, x: Tensor, y: Tensor) -> float:
+    """Take one step: forward, backward, update; return the batch's cost before it."""
+    J = nn.functional.cross_entropy(module(x), y)
+    _check_finite(J.item())
+    optimizer.zero_grad()
+    J.backward()
+    optimizer.step()
+    return J.item()
+
+
+def _check_finite(J: float) -> None:
+    if not math.isfinite(J):
+        raise FloatingPointError(
+            f"the cost is {J}; expected a finite number: try a smaller learning rate"
         )
 
 
 # --- The training loop ---
+_Deal = Iterable[tuple[Tensor, Tensor]]
 
 
-def best_device() -> str:
-    """Return the fastest kind of device that this PyTorch can use here.
-
-    Returns
-    -------
-    str
-        ``"cuda"``, ``"mps"`` (Apple's graphics processors) or ``"cpu"``.
-    """
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+@shapes("x (N, ...), y (N) integer")
+def _tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return images and labels as tensors, on the arrays' memory where PyTorch can."""
+    x, y = np.require(x, None, ["C", "W"]), np.require(y, np.int64, ["C", "W"])
+    return torch.from_numpy(x), torch.from_numpy(y)
 
 
 class Batches:
-    """Batches of tensors: the same, in the same order, that ``cnn.fit`` deals itself.
-
-    Each time it is iterated over, it begins a new epoch.
-
-    Parameters
-    ----------
-    x : np.ndarray
-        All the images, shape (N, C, H, W) or whatever the first layer takes.
-    y : np.ndarray
-        Their labels, shape (N,), integers.
-    batch_size : int
-        Images in a batch; an epoch's last batch may be smaller.
-    rng : np.random.Generator, optional
-        Shuffles the images, once an epoch; without it they come in order.
-
-    Raises
-    ------
-    TypeError
-        ``x`` or ``y`` is no array, ``y`` holds no integers, ``batch_size`` is none, or ``rng``
-        is no generator.
-    ValueError
-        ``x`` is empty, ``y`` has another length, or ``batch_size`` is below 1.
-    """
+    """Batches of tensors: the same, in the same order, that ``fit`` deals itself."""
 
     def __init__(
         self,
         x: np.ndarray,
         y: np.ndarray,
         batch_size: int = 100,
-        rng: np.random.Generator | None = None,
+        rng: Generator | None = None,
     ) -> None:
-        check_array("x", x, ("N", *np.shape(x)[1:]))
-        check_array("y", y, (len(x),), f"because x has shape {x.shape}", kinds="iu")
-        check_integer("batch_size", batch_size, 1)
-        if rng is not None and not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng is {rng!r:.60}; expected a generator, np.random.default_rng(seed), or None"
-            )
-        # tensors share the arrays' memory where PyTorch can use it
-        self.x = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-        self.y = torch.from_numpy(np.require(y, np.int64, ["C", "W"]))
-        self.batch_size, self.rng = batch_size, rng
+        if rng is not None and not isinstance(rng, Generator):
+            raise TypeError(f"rng is {rng!r:.60}; expected default_rng(seed), or None")
+        self.x, self.y = _tensors(x, y)
+        self.batch_size, self.rng = check_integer("batch_size", batch_size, 1), rng
 
     def __len__(self) -> int:
         """Return how many batches an epoch has."""
         return math.ceil(len(self.x) / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield images and labels, a batch at a time."""
-        if self.rng is None:
-            parts = zip(
-                self.x.split(self.batch_size),
-                self.y.split(self.batch_size),
-                strict=True,
-            )
-            yield from parts
-            return
-        for i in batches(len(self.x), self.batch_size, self.rng):
-            yield self.x[i], self.y[i]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels: shuffled if there is a generator, else in order."""
+        N, size = len(self.x), self.batch_size
+        order = batches(N, size, self.rng) if self.rng else torch.arange(N).split(size)
+        return ((self.x[i], self.y[i]) for i in order)
 
 
-class Trainer:
-    """The training loop of this book around a PyTorch module.
+@torch.no_grad()
+def _evaluate(module: nn.Module, batches: _Deal) -> tuple[float, float]:
+    """Return cost and error rate over some batches, as after ``module.eval()``."""
+    N, J, wrong = 0, 0.0, 0
+    with in_use(module):
+        for x, y in batches:
+            z = module(x)
+            N += len(y)
+            J += len(y) * nn.functional.cross_entropy(z, y).item()
+            wrong += int((z.argmax(1) != y).sum())
+    if N == 0:
+        raise ValueError("there are 0 batches to test on; expected at least 1")
+    _check_finite(J)
+    return J / N, wrong / N
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        From images to scores; it is moved to ``device`` and trained in place.
-    optimizer : torch.optim.Optimizer
-        An optimiser made of ``module.parameters()``.
-    schedule : callable, optional
-        The learning rate of each step, a function of the step counted from 0, such as
-        ``ExponentialDecay``; without it the optimiser's own stays.
-    device : str or torch.device
-        Where to compute: ``"cpu"``, ``"cuda"``, ``"mps"``, or what ``best_device`` returns.
 
-    Attributes
-    ----------
-    t : int
-        How many steps were taken.
+@dataclass
+class _Steps:
+    """A PyTorch module on its device, ready for a step or a test."""
 
-    Raises
-    ------
-    TypeError
-        ``module`` or ``optimizer`` is none, or ``schedule`` no function.
-    ValueError
-        The optimiser holds parameters of something else.
-    RuntimeError
-        PyTorch knows no such device, or finds none.
-    """
+    module: nn.Module
+    optimizer: Optimizer
+    schedule: Callable[[int], float] | None = None
+    device: str | torch.device = "cpu"
+    t: int = 0  # how many steps were taken
 
-    def __init__(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        schedule: Callable[[int], float] | None = None,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        _check_module(module)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                f"optimizer is of type {type(optimizer).__name__}; expected one of torch.optim"
-            )
-        if schedule is not None and not callable(schedule):
-            raise TypeError(
-                f"schedule is {schedule!r:.60}; expected a function of the step, or None"
-            )
-        self.device = torch.device(device)
-        self.module, self.optimizer = module.to(self.device), optimizer
-        self.schedule, self.t = schedule, 0
-        known = set(map(id, module.parameters()))
-        held = {id(a) for group in optimizer.param_groups for a in group["params"]}
-        if not held <= known:
-            raise ValueError(
-                f"{len(held - known)} of the optimizer's {len(held)} parameters are not the "
-                "module's; expected an optimizer made of module.parameters()"
-            )
-
-    def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        """Take one step: forward, backward, update.
-
-        Parameters
-        ----------
-        x, y : torch.Tensor
-            A batch: images and labels, on any device.
-
-        Returns
-        -------
-        float
-            The cost J of the batch *before* the step.
-
-        Raises
-        ------
-        FloatingPointError
-            The cost is NaN or infinite; no parameter is changed then.
-        """
-        loss = self._loss(x, y)[0]
-        J = loss.item()
-        if not math.isfinite(J):
-            raise FloatingPointError(
-                f"the cost is {J}; expected a finite number: try a smaller learning rate"
-            )
-        if self.schedule is not None:
+    def step(self, x: Tensor, y: Tensor) -> float:
+        """Take one step at the schedule's rate; return the batch's cost before it."""
+        if self.schedule:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule(self.t)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        J = _step(self.module, self.optimizer, x.to(self.device), y.to(self.device))
         self.t += 1
         return J
 
-    def _loss(
-        self, x: torch.Tensor, y: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a batch's mean cost and its scores."""
-        x = torch.as_tensor(x, device=self.device)
-        y = torch.as_tensor(y, device=self.device)
-        z = self.module(x)
-        return nn.functional.cross_entropy(z, y), z
+    def evaluate(self, batches: _Deal) -> tuple[float, float]:
+        """Return cost and error rate over some batches, as after ``module.eval()``."""
+        there = ((x.to(self.device), y.to(self.device)) for x, y in batches)
+        return _evaluate(self.module, there)
 
-    @torch.no_grad()
-    def evaluate(
-        self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
-    ) -> tuple[float, float]:
-        """Compute the cost and the error rate over some batches, as after ``module.eval()``.
 
-        Parameters
-        ----------
-        batches : iterable of (images, labels)
-            ``Batches`` or a DataLoader.
+class Trainer(_Steps):
+    """The training loop of this book around a PyTorch module, which it trains in place."""
 
-        Returns
-        -------
-        tuple of float
-            The cost J and the share of the images that are classified wrongly, from 0 to 1.
-
-        Raises
-        ------
-        ValueError
-            There is no batch.
-        FloatingPointError
-            The cost is NaN or infinite.
-        """
-        N, J, wrong = 0, 0.0, 0
-        with _in_use(self.module):
-            for x, y in batches:
-                loss, z = self._loss(x, y)
-                N += len(y)
-                J += len(y) * loss.item()
-                wrong += int((z.argmax(1) != torch.as_tensor(y, device=z.device)).sum())
-        if N == 0:
-            raise ValueError("there are 0 batches to test on; expected at least 1")
-        if not math.isfinite(J):
-            raise FloatingPointError(f"the cost is {J}; expected a finite number")
-        return J / N, wrong / N
+    def __post_init__(self) -> None:
+        _check_parts(self)
+        self.module.to(self.device)
 
     def fit(
         self,
-        train: Iterable[tuple[torch.Tensor, torch.Tensor]],
-        test: Iterable[tuple[torch.Tensor, torch.Tensor]],
+        train: _Deal,
+        test: _Deal,
         *,
         epochs: int,
         every: int = 100,
         seed: int | None = None,
     ) -> History:
-        """Train, test every so many iterations and after the last, and return the history.
-
-        Parameters
-        ----------
-        train, test : iterable of (images, labels)
-            What to learn from and what to test on: ``Batches``, a DataLoader, or a list.
-        epochs : int
-            How many times to go through ``train``.
-        every : int
-            Test after so many iterations.
-        seed : int, optional
-            For what PyTorch draws itself: dropout, and the order of a DataLoader without a
-            generator of its own. The generator's state before is put back afterwards (on CPU
-            and CUDA).
-
-        Returns
-        -------
-        History
-            Losses, test results and times, as ``cnn.fit`` records them.
-
-        Raises
-        ------
-        TypeError
-            ``train`` doesn't tell its length, or a number is no integer.
-        ValueError
-            A number is too small, or there is no batch.
-        FloatingPointError
-            The cost became NaN or infinite; the message tells at which iteration.
-        """
-        check_integer("epochs", epochs, 1)
-        check_integer("every", every, 1)
-        if not hasattr(train, "__len__"):
-            raise TypeError(
-                f"train is of type {type(train).__name__}, which has no length; expected Batches, "
-                "a DataLoader or a list of batches"
-            )
-        if len(train) == 0:
-            raise ValueError("train has 0 batches; expected at least 1")
-        total, history = epochs * len(train), History()
+        """Train, test every so many iterations and after the last; return the history."""
+        total = _check_fit(train, epochs, every)
+        dealt = (batch for _ in range(epochs) for batch in train)
+        step, results = (lambda b: self.step(*b)), (lambda: self.evaluate(test))
         self.module.train()
-        begun = time.perf_counter()
-        with _seeded(self.device, seed), progress_bar(0, total) as bar:
-            dealt = itertools.chain.from_iterable(itertools.repeat(train, epochs))
-            for t, (x, y) in enumerate(dealt, 1):
-                try:
-                    history.loss.append(self.step(x, y))
-                    if t % every == 0 or t == total:
-                        results = self.evaluate(test)
-                        history.add_test(t, *results, time.perf_counter() - begun)
-                except FloatingPointError as err:
-                    raise FloatingPointError(f"iteration {t}: {err}") from err
-                if bar:
-                    bar.set_postfix_str(str(history), refresh=False)
-                    bar.update()
-        return history
+        cuda = [self.device] if torch.device(self.device).type == "cuda" else []
+        with torch.random.fork_rng(cuda, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return loop(step, results, dealt, total, every)
 
 
-@contextlib.contextmanager
-def _in_use(module: nn.Module) -> Iterator[None]:
-    """Let the module compute as it will when it is used, and put each part's mode back."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+def best_device() -> str:
+    """Return the fastest device that this PyTorch can use: "cuda", "mps" or "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-@contextlib.contextmanager
-def _seeded(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed PyTorch's generators, and put their states back at the end."""
-    if seed is None:
-        yield
-        return
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng([device] if cuda else []):
-        torch.manual_seed(seed)
-        yield
+def _check_parts(trainer: _Steps) -> None:
+    """Raise unless a trainer can be made of these."""
+    module, optimizer, schedule = trainer.module, trainer.optimizer, trainer.schedule
+    _check_type("module", module, nn.Module, "a torch.nn.Module, such as twin(net)")
+    _check_type("optimizer", optimizer, Optimizer, "one of torch.optim")
+    if schedule is not None and not callable(schedule):
+        raise TypeError(f"schedule is {schedule!r:.60}; expected a function, or None")
+    held = {id(a) for group in optimizer.param_groups for a in group["params"]}
+    foreign = held - set(map(id, module.parameters()))
+    if foreign:
+        raise ValueError(
+            f"{len(foreign)} of the optimizer's {len(held)} parameters are not the "
+            "module's; expected an optimizer made of module.parameters()"
+        )
+
+
+def _check_fit(train: _Deal, epochs: int, every: int) -> int:
+    """Raise unless a run can be made of these; return how many iterations it will have."""
+    check_integer("epochs", epochs, 1)
+    check_integer("every", every, 1)
+    if not hasattr(train, "__len__"):
+        got = type(train).__name__
+        raise TypeError(f"train is of type {got}, without a length; expected Batches")
+    if len(train) == 0:
+        raise ValueError("train has 0 batches; expected at least 1")
+    return epochs * len(train)
 
 
 def train_twin(
@@ -473,39 +281,18 @@ def train_twin(
     epochs: int | None = None,
     seed: int = SEED,
 ) -> tuple[nn.Sequential, History]:
-    """Train PyTorch's twin of a network as ``cnn.train`` trains the network, on the CPU.
+    """Train PyTorch's twin of a network as ``train`` trains the network, on the CPU."""
+    modules = []
 
-    Parameters
-    ----------
-    data, model, recipe, epochs, seed
-        As for ``cnn.train``. Initial weights and batches are the same as there; what dropout
-        switches off is drawn by PyTorch, from the same seed.
+    def fit(
+        net: Sequential, ours: Adam, data: Dataset, epochs: int, rng: Generator
+    ) -> History:
+        modules.append(twin(net))
+        adam = torch.optim.Adam(modules[0].parameters(), lr=ours.rate(), fused=True)
+        dealt = Batches(data.x_train, data.y_train, rng=rng)
+        tests = Batches(data.x_test, data.y_test, 500)
+        trainer = Trainer(modules[0], adam, ours.lr if callable(ours.lr) else None)
+        return trainer.fit(dealt, tests, epochs=epochs, seed=seed)
 
-    Returns
-    -------
-    module : torch.nn.Sequential
-        The trained twin.
-    history : History
-        Losses, test results and times.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The data are not what they should be, or an argument is out of range.
-    FloatingPointError
-        The cost became NaN or infinite.
-    """
-    check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
-    net, ours, order = prepare(model, recipe, seed=seed, num_classes=data.num_classes)
-    module = twin(net)
-    schedule = ours.lr if callable(ours.lr) else None
-    adam = torch.optim.Adam(
-        module.parameters(), lr=schedule(0) if schedule else ours.lr, fused=True
-    )
-    history = Trainer(module, adam, schedule=schedule).fit(
-        Batches(data.x_train, data.y_train, rng=order),
-        Batches(data.x_test, data.y_test, batch_size=500),
-        epochs=epochs_for(data) if epochs is None else epochs,
-        seed=seed,
-    )
-    return module, history
+    _, history = train(data, model, recipe, epochs=epochs, seed=seed, fit=fit)
+    return modules[0], history

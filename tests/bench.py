@@ -440,7 +440,7 @@ def main() -> None:
         return
     from tqdm import tqdm
 
-    from cnn.training import replace_file
+    from cnn.files import replace_file
 
     todo = tqdm(jobs(args.quick), "watching the cores", unit="job", disable=None)
     (nearest,) = run({"kind": "nearest", "threads": 2, "quick": args.quick})

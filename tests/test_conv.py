@@ -27,15 +27,8 @@ from test_layers import (
 )
 
 from cnn.activations import relu, relu_backward
-from cnn.conv import (
-    FAST,
-    IMPLEMENTATIONS,
-    SMALL,
-    Conv2d,
-    conv2d,
-    conv2d_backward,
-    use,
-)
+from cnn.backend import FAST, SMALL, use
+from cnn.conv import IMPLEMENTATIONS, Conv2d, conv2d, conv2d_backward
 from cnn.correlation import geometry, pad, windows
 from cnn.correlation_grad import (
     conv2d_correlation_backward,
@@ -53,7 +46,7 @@ from cnn.kernels import (
     rows_compiled,
 )
 from cnn.losses import cross_entropy_and_gradient, cross_entropy_backward
-from cnn.network import Flatten, Linear, ReLU, Sequential, fastest, rows, twins
+from cnn.network import Flatten, Linear, ReLU, Sequential, rows
 from cnn.optimizers import Adam, adam_update
 
 needs_numba = pytest.mark.skipif(not FAST, reason="Numba is not installed")
@@ -263,6 +256,27 @@ def test_numpys_small_integers_are_integers(name: str, kind: type) -> None:
     assert spread(np.ones((1, 1, 100, 100)), kind(3)).shape == (1, 1, 298, 298)
     layer = Conv2d(kind(20), 2, kind(5), rng=np.random.default_rng(0))
     assert 0.9 < np.abs(layer.params["weight"]).max() * 500**0.5 <= 1
+
+
+def test_a_geometry_is_remembered_and_stays_right() -> None:
+    """Training asks a dozen times a step; what 1.0 or True left there would pass for 1."""
+    where = ((9, 8), (3, 2), 2, (1, 0, 2, 1), 1)
+    g = geometry(*where)
+    calls: list[str] = []
+    sys.setprofile(lambda frame, event, _: calls.append(event))
+    again = geometry(*where)
+    sys.setprofile(None)
+    assert again is g
+    assert calls.count("call") <= 2
+    assert geometry([9, 8], [3, 2], 2, [1, 0, 2, 1]) == g
+    for wrong in (1.0, True, np.float64(1)):
+        with pytest.raises(TypeError, match="dilation is"):
+            geometry(*where[:-1], wrong)
+    small = geometry(
+        *where[:2], np.int8(2), tuple(map(np.uint8, where[3])), np.int16(1)
+    )
+    assert small == g
+    assert all(type(number) is int for number in (*small, *geometry(*where)))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -680,9 +694,10 @@ import sys
 sys.modules["numba"] = None
 import numpy as np
 import cnn
-from cnn.conv import FAST, SMALL, Conv2d, conv2d, conv2d_backward, use
+from cnn.backend import FAST, SMALL, use
+from cnn.conv import Conv2d, conv2d, conv2d_backward
 from cnn.correlation import conv2d_loops
-from cnn.network import twins
+
 
 assert not FAST and not twins
 rng = np.random.default_rng(0)
@@ -726,7 +741,7 @@ BROKEN = """
 import warnings
 import numpy as np
 import cnn
-from cnn.conv import use
+from cnn.backend import use
 
 rng = np.random.default_rng(0)
 x, y = rng.random((32, 1, 28, 28), np.float32), rng.integers(0, 10, 32)
@@ -757,7 +772,7 @@ FORKED = """
 import os
 import numpy as np
 import cnn
-from cnn.conv import use
+from cnn.backend import use
 
 rng = np.random.default_rng(0)
 net = cnn.deep_cnn(rng=rng)

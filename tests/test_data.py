@@ -21,19 +21,17 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cnn import data as data_module
+from cnn import files as files_module
 from cnn.data import (
-    MNIST_SHA256,
     Dataset,
     batches,
     digits,
-    load,
-    mnist,
     one_hot,
     read_folder,
     read_idx,
     scale,
 )
+from cnn.files import MNIST_SHA256, load, mnist
 
 IMAGES, LABELS = bytes([0, 0, 8, 3]), bytes([0, 0, 8, 1])
 
@@ -100,7 +98,8 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
         "gzip",
     ),
     "gz with a tail": ("a.gz", ZIPPED + b"tail", "gzip"),
-    "no images": ("a", struct.pack(">4s3I", IMAGES, 0, 28, 28), "empty"),
+    "ends inside a size": ("a", WHOLE[:15], "header"),
+    "no images": ("a", struct.pack(">4s3I", IMAGES, 0, 28, 28), "none 0"),
 }
 
 
@@ -313,7 +312,7 @@ def mirror(
             content = gzip.compress((raw / name).read_bytes(), mtime=folder == "other")
             (served / folder / f"{name}.gz").write_bytes(content)
             sums.setdefault(name, hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(data_module, "MNIST_SHA256", sums)
+    monkeypatch.setattr(files_module, "MNIST_SHA256", sums)
     monkeypatch.setenv("NO_PROXY", "*")
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Server, directory=served)
@@ -344,7 +343,7 @@ def test_download(
 ) -> None:
     """If the first mirror is down, cuts a file short or gives another one, the second helps."""
     unreliable = closed_port() if first is None else f"{mirror}{first}/"
-    monkeypatch.setattr(data_module, "MNIST_MIRRORS", (unreliable, f"{mirror}good/"))
+    monkeypatch.setattr(files_module, "MNIST_MIRRORS", (unreliable, f"{mirror}good/"))
     root = tmp_path / "fresh"
     data = mnist(root, download=True)
     assert data.x_train.shape == (6, 1, 28, 28)
@@ -356,7 +355,7 @@ def test_a_bad_download_is_refused(
     mirror: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file with another checksum, kept, would be taken for the real one next time."""
-    monkeypatch.setattr(data_module, "MNIST_MIRRORS", (f"{mirror}{first}/",))
+    monkeypatch.setattr(files_module, "MNIST_MIRRORS", (f"{mirror}{first}/",))
     root = tmp_path / "fresh"
     with pytest.raises(ConnectionError, match=r"train-images-idx3-ubyte\.gz") as caught:
         mnist(root, download=True)
@@ -368,7 +367,7 @@ def test_only_what_is_missing_is_downloaded(
     mirror: str, raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that are there, compressed or not, must stay untouched."""
-    monkeypatch.setattr(data_module, "MNIST_MIRRORS", (f"{mirror}good/",))
+    monkeypatch.setattr(files_module, "MNIST_MIRRORS", (f"{mirror}good/",))
     (raw / "t10k-labels-idx1-ubyte").unlink()
     before = {path: path.stat() for path in raw.iterdir()}
     mnist(raw.parents[1], download=True)
@@ -397,7 +396,7 @@ def test_no_network_is_one_clear_error(tmp_path: Path) -> None:
     message = str(caught.value)
     for part in (
         "train-images-idx3-ubyte.gz",
-        *data_module.MNIST_MIRRORS,
+        *files_module.MNIST_MIRRORS,
         str(tmp_path),
         "copy",
     ):

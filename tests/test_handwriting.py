@@ -13,6 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from cnn.augment import (
+    ANGLE,
+    GROWTH,
+    SHIFT,
+    SLANT,
+    augment,
+    bilinear,
+    draw_maps,
+    warp,
+)
 from cnn.handwriting import (
     SIDE,
     as_mnist,
@@ -351,3 +361,90 @@ def test_the_arguments_are_not_changed() -> None:
         before = a.copy()
         function(a)
         np.testing.assert_array_equal(a, before)
+
+
+# --- Augmentation ---
+
+
+def literal(x: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Sum over all pixels, each with the weight of its two hats."""
+    N, C, H, W = x.shape
+    out = np.zeros((N, C, h.shape[1]))
+    for n, p, i, j in np.ndindex(N, h.shape[1], H, W):
+        weight = max(0, 1 - abs(h[n, p] - i)) * max(0, 1 - abs(w[n, p] - j))
+        out[n, :, p] += x[n, :, i, j] * weight
+    return out
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 1, 1), (3, 1, 6, 2)])
+def test_bilinear_is_the_double_sum(shape: tuple[int, ...]) -> None:
+    """Inside, at the border, far outside, and on the pixels themselves."""
+    rng = np.random.default_rng(0)
+    x = rng.random(shape)
+    h, w = rng.uniform(-4, 9, (2, shape[0], 40))
+    h[:, :20], w[:, :20] = h[:, :20].round(), w[:, :20].round()
+    h[:, 20:30] = h[:, 20:30].round()
+    np.testing.assert_allclose(bilinear(x, h, w), literal(x, h, w), atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_map_that_does_nothing_changes_no_bit(dtype: type) -> None:
+    x = np.random.default_rng(0).random((3, 2, 6, 5)).astype(dtype)
+    M, o = np.tile(np.eye(2, dtype=dtype), (3, 1, 1)), np.zeros((3, 2), dtype)
+    out = warp(x, M, o)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(out, x)
+
+
+def test_each_image_has_its_own_map() -> None:
+    """A whole step down for one, two to the left for the other; what comes in is paper."""
+    x = np.random.default_rng(0).random((2, 1, 6, 5))
+    M, o = np.tile(np.eye(2), (2, 1, 1)), np.array([[-1.0, 0.0], [0.0, 2.0]])
+    down, left = warp(x, M, o)[:, 0]
+    np.testing.assert_array_equal(down[1:], x[0, 0, :-1])
+    np.testing.assert_array_equal(left[:, :-2], x[1, 0, :, 2:])
+    assert not down[0].any()
+    assert not left[:, -2:].any()
+
+
+@pytest.mark.parametrize("H", [6, 7])
+def test_a_quarter_turn_is_exact(H: int) -> None:
+    """About the middle, which for an even side lies between pixels."""
+    x = np.random.default_rng(0).random((1, 1, H, H))
+    quarter = np.array([[[0.0, 1.0], [-1.0, 0.0]]])
+    turned = warp(x, quarter, np.zeros((1, 2)))
+    np.testing.assert_allclose(turned, np.rot90(x, axes=(2, 3)))
+
+
+def test_maps_stay_in_their_ranges() -> None:
+    """And reach nearly to their ends, both ways."""
+    M, o = draw_maps(5000, np.random.default_rng(0))
+    assert M.shape == (5000, 2, 2)
+    size = np.sqrt(np.linalg.det(M)) - 1  # turning and slanting keep areas
+    psi = np.sum(M[:, :, 0] * M[:, :, 1], axis=1) / np.sum(M[:, :, 1] ** 2, axis=1)
+    phi = np.arctan2(-M[:, 0, 1], M[:, 1, 1])
+    drawn = (
+        (size, GROWTH),
+        (psi, SLANT),
+        (phi, ANGLE),
+        (o[:, 0], SHIFT),
+        (o[:, 1], SHIFT),
+    )
+    for values, end in drawn:
+        assert -end <= values.min() < -0.99 * end
+        assert 0.99 * end < values.max() <= end + 1e-12
+        assert abs(values.mean()) < 0.05 * end
+
+
+def test_augment_draws_anew_and_changes_nothing() -> None:
+    x = np.random.default_rng(0).random((4, 1, 28, 28)).astype(np.float32)
+    before, rng = x.copy(), np.random.default_rng(1)
+    first, second = augment(x, rng), augment(x, rng)
+    again = augment(x, np.random.default_rng(1))
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32
+    assert first.shape == x.shape
+    assert np.abs(first - second).mean() > 0.01
+    assert first.min() >= 0
+    assert first.max() <= 1
+    np.testing.assert_array_equal(x, before)

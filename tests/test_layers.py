@@ -5,8 +5,10 @@ The ways to compute a convolution are held against each other in ``test_conv.py`
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from types import FrameType
 from typing import NamedTuple
 
@@ -23,7 +25,8 @@ from cnn.activations import (
     tanh,
     tanh_backward,
 )
-from cnn.conv import SMALL, Conv2d, use
+from cnn.backend import SMALL, use
+from cnn.conv import Conv2d
 from cnn.dense import linear, linear_backward
 from cnn.losses import (
     cross_entropy,
@@ -444,3 +447,79 @@ def test_single_precision_throughout(
         held += [a for a in vars(layer).values() if isinstance(a, np.ndarray)]
     assert len(held) > 4 * len(net.params)
     assert {a.dtype for a in held} == {np.dtype(np.float32)}
+
+
+# --- One truth ---
+
+
+def two_layers(seed: int) -> Sequential:
+    """Return a network with a layer of layers inside."""
+    to = {"rng": np.random.default_rng(seed), "dtype": np.float64}
+    return Sequential(Linear(3, 4, **to), Sequential(Tanh(), Linear(4, 2, **to)))
+
+
+def test_a_network_reads_its_layers() -> None:
+    """A second table of the parameters would go on naming a layer that has been replaced."""
+    net, other = two_layers(0), two_layers(1)
+    net.layers[0] = other[0]
+    net[1][1].params["bias"] = np.zeros(2)
+    assert net.params["0.weight"] is other[0].params["weight"]
+    assert net.state_dict().keys() == other.state_dict().keys()
+    assert not net.state_dict()["1.1.bias"].any()
+    net.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(net[1][1].params["bias"], other[1][1].params["bias"])
+
+    net.backward(net.forward(np.ones((5, 3))))
+    assert net.grads.keys() == net.params.keys()
+    assert net.grads["1.1.bias"] is net[1][1].grads["bias"]
+    for table in ("params", "grads", "buffers"):
+        with pytest.raises(AttributeError):
+            setattr(net, table, {})
+
+
+def test_names_are_pytorchs() -> None:
+    """A file of weights fits by its names."""
+    twin = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 2)))
+    assert [*two_layers(0).params] == [name for name, _ in twin.named_parameters()]
+
+
+def test_a_copied_network_is_on_its_own() -> None:
+    """A copy that shared its arrays would be trained along."""
+    net = two_layers(0)
+    for copied in (deepcopy(net), pickle.loads(pickle.dumps(net))):
+        copied.params["1.1.weight"] += 1
+        assert (copied.params["1.1.weight"] != net.params["1.1.weight"]).all()
+        assert copied(np.ones((2, 3))).shape == (2, 2)
+
+
+@pytest.mark.parametrize("wrap", [lambda a: a, lambda a: Sequential(Tanh(), a)])
+def test_a_layer_has_one_place(wrap: Callable[[Layer], Layer]) -> None:
+    """A layer in two places would go back along its second input both times."""
+    layer = ReLU()
+    with pytest.raises(ValueError, match="only one forward pass"):
+        Sequential(layer, wrap(layer))
+    with pytest.raises(ValueError, match="only one forward pass"):
+        Sequential(wrap(layer), layer)
+
+
+def test_a_refused_input_leaves_no_trace() -> None:
+    """Else a refused batch would be what the next backward pass works with."""
+    for layer in (two_layers(0)[0], Flatten(), ReLU(), Tanh(), Sigmoid()):
+        with pytest.raises((TypeError, ValueError)):
+            layer.forward(np.ones((0, 3)))
+        with pytest.raises(RuntimeError, match="forward pass before it"):
+            layer.backward(np.ones((2, 3)))
+
+
+def test_the_pass_ends_at_the_first_layer_that_learns() -> None:
+    """The image's gradient is not computed, and none before the first parameters."""
+    net = two_layers(0)
+    whole = Sequential(Flatten(), ReLU(), net)
+    dz = whole.forward(np.ones((5, 3, 1)))
+    whole.backward(dz)
+    grads = whole.grads
+    net[0].grads, whole[1]._seen = {}, None  # the ReLU would now complain
+    assert whole.backward(dz, input_gradient=False) is None
+    for name, da in whole.grads.items():
+        np.testing.assert_array_equal(da, grads[name])
+    assert Sequential(Flatten(), ReLU()).backward(dz, input_gradient=False) is None

@@ -10,19 +10,19 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from cnn.data import digits
-from cnn.mnist import (
+from cnn.files import load_weights, save_weights
+from cnn.models import count_parameters, deep_cnn, output_shapes, simple_cnn, summary
+from cnn.network import Sequential
+from cnn.recipes import (
     MODELS,
     RECIPES,
     epochs_for,
-    load_weights,
+    interval,
     plot_curves,
     prepare,
     probabilities,
-    save_weights,
     train,
 )
-from cnn.models import count_parameters, deep_cnn, output_shapes, simple_cnn, summary
-from cnn.network import Sequential
 from cnn.training import History, evaluate
 
 Trained = tuple[Sequential, History]
@@ -196,9 +196,58 @@ def test_hostile_weights_are_refused(kind: str, tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_curves(trained: Trained, tmp_path: Path) -> None:
-    """A picture of both losses and the error of each run, in the format that the name says."""
-    figure = plot_curves(dict.fromkeys("ab", trained[1]), tmp_path / "curves.svg")
+def test_curves(trained: Trained) -> None:
+    """Both losses and the error of each run, and an axis that shows how the end trembles."""
+    figure = plot_curves(dict.fromkeys("ab", trained[1]))
+    above, below = figure.axes
     assert [len(axes.lines) for axes in figure.axes] == [4, 2]
-    assert (tmp_path / "curves.svg").read_text("utf-8").lstrip().startswith("<?xml")
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.svg"]
+    assert [text.get_text() for text in above.get_legend().get_texts()] == ["a", "b"]
+    assert below.get_ylim() == (0, pytest.approx(300 * trained[1].test_error[-1]))
+    assert above.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("steps", [1, 9, 15])
+def test_a_short_run_draws_visible_curves(steps: int) -> None:
+    """One epoch of the embedded digits has one test: a line through one point is nothing."""
+    history = History([2.0] * steps, [steps], [1.5], [0.0], [1.0])
+    figure = plot_curves({"short": history})
+    for axes in figure.axes:
+        for line in axes.lines:
+            visible = line.get_marker() not in ("None", None, "")
+            assert visible or len(line.get_xdata()) > 1 or steps == 1
+    assert figure.axes[0].lines[0].get_xdata()[-1] == steps
+
+
+def test_the_interval_is_students() -> None:
+    """The quantiles of printed tables, and a width that goes with the spread."""
+    for R, c, t in (
+        (3, 0.95, 4.303),
+        (5, 0.95, 2.776),
+        (5, 0.99, 4.604),
+        (10, 0.95, 2.262),
+    ):
+        d = np.arange(R) - 0.5
+        mean, half = interval(d, c)
+        assert mean == pytest.approx(d.mean())
+        assert half == pytest.approx(t * d.std(ddof=1) / np.sqrt(R), rel=1e-3)
+        assert interval(3 * d, c)[1] == pytest.approx(3 * half)
+
+
+def test_the_loop_is_an_argument() -> None:
+    """What was prepared, with its order and the default number of epochs, is handed on."""
+    asked = {}
+
+    def fit(net: Sequential, optimizer: object, data: object, **how: object) -> History:
+        asked.update(how, net=net, optimizer=optimizer, data=data)
+        return History()
+
+    data = digits()
+    net, history = train(data, "deep", "schedule", seed=4, fit=fit)
+    expected, _, order = prepare("deep", "schedule", seed=4)
+    assert asked["net"] is net
+    assert asked["data"] is data
+    assert asked["epochs"] == 120
+    assert asked["rng"].bit_generator.state == order.bit_generator.state
+    for name, a in expected.params.items():
+        np.testing.assert_array_equal(net.params[name], a)
+    assert history == History()

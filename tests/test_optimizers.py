@@ -12,17 +12,10 @@ import pytest
 import torch
 
 from cnn.conv import Conv2d
+from cnn.initialization import fans, kaiming_normal_, xavier_normal_
 from cnn.models import deep_cnn, simple_cnn
 from cnn.network import Flatten, Linear, ReLU, Sequential
-from cnn.optimizers import (
-    SGD,
-    Adam,
-    ExponentialDecay,
-    Optimizer,
-    fans,
-    kaiming_normal_,
-    xavier_normal_,
-)
+from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer
 from cnn.training import train_step
 
 Params = dict[str, np.ndarray]
@@ -156,7 +149,7 @@ def test_steps_are_in_place_and_leave_gradients_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_parameter_does_not_feel_its_neighbours(name: str) -> None:
-    """Small parameters share a row, those of one dtype at least; a piece could lie elsewhere."""
+    """Memories of one could be used for another, or converted to its dtype."""
     rng = np.random.default_rng(0)
     shapes = {"a": (3, 2), "b": (7,), "c": (65, 65), "d": (), "e": (4, 1, 2)}
     params = {k: np.array(rng.standard_normal(s)) for k, s in shapes.items()}
@@ -274,7 +267,7 @@ COPIES = {
 @pytest.mark.parametrize("way", COPIES)
 @pytest.mark.parametrize("rule", [SGD, Adam])
 def test_a_copy_trains_as_the_original(rule: type, way: str) -> None:
-    """Small parameters share a row: in a copy, its pieces must be parts of the row again."""
+    """A copy that shared an array with the original would train both, or neither."""
     rng = np.random.default_rng(0)
     params = {name: rng.standard_normal(size) for name, size in (("a", 3), ("b", 5000))}
     how = {"momentum": 0.9} if rule is SGD else {}
@@ -294,7 +287,7 @@ def test_a_copy_trains_as_the_original(rule: type, way: str) -> None:
         np.testing.assert_array_equal(copied.state_dict()[name], a)
 
 
-def test_a_parameter_that_can_not_change_is_told_before_the_first_step() -> None:
+def test_a_parameter_that_can_not_change_is_refused_before_the_first_step() -> None:
     """Found in the middle of a step, it would leave half of the parameters changed."""
     params = {"a": np.ones(3), "b": np.ones(3)}
     params["b"].flags.writeable = False

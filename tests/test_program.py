@@ -18,10 +18,11 @@ from threadpoolctl import threadpool_limits
 import cnn
 import cnn.__main__ as program
 from cnn.__main__ import main
-from cnn.data import MNIST_SHA256, digits
-from cnn.mnist import load_weights, prepare, save_weights
+from cnn.data import digits
+from cnn.files import MNIST_SHA256, load_arrays, load_weights, save_weights
 from cnn.optimizers import Adam
-from cnn.training import History, evaluate, load_arrays
+from cnn.recipes import prepare
+from cnn.training import History, evaluate
 
 ROOT = Path(cnn.__file__).parents[1]
 RESULTS = {"checkpoint.npz", "curves.png", "history.json", "weights.safetensors"}
@@ -82,7 +83,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return weights for ten classes that read a clear digit."""
-    from cnn.mnist import train
+    from cnn.recipes import train
 
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     save_weights(path, train(digits(), epochs=12)[0])

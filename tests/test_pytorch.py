@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from cnn.batchnorm import BatchNorm1d, BatchNorm2d  # noqa: E402
 from cnn.conv import Conv2d  # noqa: E402
 from cnn.data import Dataset, batches, digits  # noqa: E402
 from cnn.losses import cross_entropy, cross_entropy_backward  # noqa: E402
-from cnn.mnist import RECIPES, train  # noqa: E402
 from cnn.models import deep_cnn, simple_cnn  # noqa: E402
 from cnn.network import (  # noqa: E402
     Flatten,
@@ -33,7 +33,8 @@ from cnn.pytorch import (  # noqa: E402
     twin,
     weights_from,
 )
-from cnn.regularization import BatchNorm1d, BatchNorm2d, Dropout  # noqa: E402
+from cnn.recipes import RECIPES, train  # noqa: E402
+from cnn.regularization import Dropout  # noqa: E402
 from cnn.training import fit  # noqa: E402
 
 N = 12

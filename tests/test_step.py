@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cnn import kernels
-from cnn.conv import conv2d, conv2d_backward, use
+from cnn.backend import use
+from cnn.conv import conv2d, conv2d_backward
 from cnn.models import deep_cnn, simple_cnn
 from cnn.network import Sequential
 from cnn.optimizers import Adam

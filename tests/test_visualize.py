@@ -9,10 +9,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from cnn.batchnorm import BatchNorm2d
 from cnn.conv import Conv2d
 from cnn.losses import error_rate, softmax
 from cnn.network import Flatten, Linear, ReLU, Sequential
-from cnn.regularization import BatchNorm2d, Dropout
+from cnn.regularization import Dropout
 from cnn.training import in_use
 from cnn.visualize import (
     activations,

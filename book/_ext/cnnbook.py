@@ -147,7 +147,11 @@ class EquationIndex(GeneratedIndex):
     @staticmethod
     def entry(equation: Equation) -> str:
         """Return one equation's line, formula and links as Markdown."""
-        functions = ", ".join(f"{{py:obj}}`{name}`" for name in equation.functions)
+        # the reference has no page for what begins with an underscore
+        functions = ", ".join(
+            f"`{name}`" if "._" in name else f"{{py:obj}}`{name}`"
+            for name in equation.functions
+        )
         checks = [
             f"{{ref}}`{'also' if i else 'check'} <{anchor(*cell)}>`"
             for i, cell in enumerate(equation.checks)

@@ -14,6 +14,7 @@ import inspect
 import subprocess
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,10 +55,11 @@ class Module:
         start = self.docstring or self.title + "." * (self.title[-1:] not in ".?!")
         raw = "r" if "\\" in start else ""
         origin = f"Exported from {books}: edit {what} and run `make export`."
-        public = [name for name in self.names if not name.startswith("_")]
+        public = ", ".join(f'"{n}"' for n in self.names if not n.startswith("_"))
         head = [f'{raw}"""{start}\n\n{origin}\n"""', "\n".join(self.imports)]
         if "__all__" not in self.names:
-            head.append(f"__all__ = {public}")
+            rows = textwrap.indent(textwrap.fill(public, 84), " " * 4)
+            head.append(f"__all__ = [\n{rows},\n]  # fmt: skip")
         return "\n\n\n".join(["\n\n".join(head), *self.blocks])
 
     def add(self, cell: Cell) -> None:
@@ -78,7 +80,7 @@ class Module:
             lines[moved] = [""] * len(lines[moved])
         if (block := "\n".join(lines).strip("\n")) and cell.section != self.section:
             self.section = cell.section
-            self.blocks.append(f"# --- {cell.section} ---"[:88])
+            block = f"# --- {cell.section} ---"[:88] + f"\n{block}"
         self.blocks += [block] * bool(block)
 
     def add_import(self, node: ast.stmt, cell: Cell) -> None:

@@ -31,7 +31,7 @@ Run = tuple[str, str, str, int]
 
 def plan(seeds: int) -> list[Run]:
     """Return the runs: who computes, model, recipe, seed."""
-    from cnn.mnist import MODELS, RECIPES
+    from cnn.recipes import MODELS, RECIPES
 
     chosen = [
         ("ours", "deep", f"held out, {share}", seed)
@@ -50,19 +50,20 @@ def plan(seeds: int) -> list[Run]:
 def train(run: Run) -> dict:
     """Make one run on MNIST and return its record."""
     who, model, recipe, seed = run
-    from cnn import data as sets, mnist
+    import cnn  # with it come the compiled loops
+    from cnn import recipes
+    from cnn.data import Dataset, mnist
 
-    data = sets.mnist()
+    data = mnist()
     if recipe.startswith("held out"):
-        share = float(recipe.partition(", ")[2])
-        mnist.RECIPES[recipe] = mnist.DECAY, share
+        recipes.RECIPES[recipe] = recipes.DECAY, float(recipe.partition(", ")[2])
         x, y = data.x_train, data.y_train
         parts = x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:]
-        data = sets.Dataset(data.name, *parts)
+        data = Dataset(data.name, *parts)
     if who == "ours":
-        net, history = mnist.train(data, model, recipe, seed=seed)
-        if (model, recipe, seed) == ("deep", "dropout", mnist.SEED):
-            mnist.save_weights(WEIGHTS, net)
+        net, history = cnn.train(data, model, recipe, seed=seed)
+        if (model, recipe, seed) == ("deep", "dropout", recipes.SEED):
+            cnn.save_weights(WEIGHTS, net)
     else:
         import torch
 
@@ -93,7 +94,7 @@ def main() -> int:
     args = parser.parse_args()
     from tqdm import tqdm
 
-    from cnn.training import replace_file
+    from cnn.files import replace_file
 
     records = json.loads(OUT.read_text()) if OUT.exists() else []
     known = {tuple(r[k] for k in ("who", "model", "recipe", "seed")) for r in records}

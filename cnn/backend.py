@@ -1,0 +1,184 @@
+"""Behind the doors.
+
+Exported from book/26-whole-step.ipynb: edit the chapter and run `make export`.
+"""
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from . import bands
+from .activations import relu, relu_backward
+from .conv import (
+    CHOICES,
+    IMPLEMENTATIONS,
+    check_implementation,
+    conv2d,
+    conv2d_backward,
+)
+from .dense import linear, linear_backward
+from .losses import cross_entropy_and_gradient
+from .network import rows
+from .optimizers import Adam, adam_update
+
+__all__ = [
+    "FAST", "twins", "SMALL", "worthwhile", "choose", "use",
+]  # fmt: skip
+
+
+# --- Behind the doors ---
+FAST = find_spec("numba") is not None  # whether it is installed; that imports nothing
+
+
+@functools.cache
+def twins() -> dict[Callable, Callable]:
+    """Import the loops, and with them Numba, when they are needed; {} where that fails."""
+    try:
+        _announce_compiling()
+        table = import_module("cnn.kernels_step").TWINS
+    except Exception as err:
+        told = f"the compiled loops can't be loaded, and NumPy computes instead: {err}"
+        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        return {}
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_loops_to_parent)
+    return table
+
+
+def _leave_loops_to_parent() -> None:
+    """Compute with NumPy in a forked process: the loops' threads did not come along."""
+    global FAST
+    FAST = False
+    use("auto" if _in_use == "compiled" else _in_use)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Write a message for a person at a terminal; a second time, do nothing."""
+    if sys.stderr and sys.stderr.isatty():  # there is none where there is no console
+        print(message, file=sys.stderr)
+
+
+def _announce_compiling() -> None:
+    """Have Numba say why the first call takes so long."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            if event.data["dispatcher"].py_func.__module__.startswith("cnn.kernels"):
+                _say_once("compiling the loops for this processor, once ...")
+
+        def on_end(self, event: Any) -> None:
+            """Say nothing more."""
+
+    event.register("numba:compile", Listener())
+
+
+# --- Who chooses ---
+SMALL = 500  # for fewer numbers the call costs more than the work
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+def worthwhile(a: np.ndarray) -> bool:
+    """Return whether the compiled loops can take this array, and whether they should."""
+    return a.size >= SMALL and a.dtype in _FLOATS and FAST and bool(twins())
+
+
+def choose(x: np.ndarray, W: np.ndarray, dilation: int) -> str:
+    """Return the name of the fastest implementation for these arrays."""
+    return "compiled" if worthwhile(x) else bands.choose(x, W, dilation)
+
+
+def _twin(door: Callable, plain: Callable) -> Callable:
+    """Return a function that calls a door's compiled twin where it is worth it."""
+
+    def function(a: np.ndarray, *rest: Any) -> Any:
+        return (twins()[door] if worthwhile(a) else plain)(a, *rest)
+
+    return function
+
+
+_DOORS = (
+    rows,
+    linear,
+    linear_backward,
+    relu,
+    relu_backward,
+    cross_entropy_and_gradient,
+)
+_PLAIN = {door: door.behind for door in _DOORS}
+_FASTER = {door: _twin(door, plain) for door, plain in _PLAIN.items()}
+_FASTER_RULE = _twin(adam_update, adam_update)
+
+
+def _demand_twins() -> dict[Callable, Callable]:
+    """Return the compiled loops, or raise where this process can't use them."""
+    if not (FAST and twins()):
+        raise ModuleNotFoundError(
+            "the compiled loops need Numba, which is not installed, can't be loaded, or "
+            "belongs to the process that this one is a fork of: pip install "
+            "'cnn-from-first-principles[fast]', or choose another implementation"
+        )
+    return twins()
+
+
+IMPLEMENTATIONS["compiled"] = (
+    lambda *args: _demand_twins()[conv2d](*args),
+    lambda *args: _demand_twins()[conv2d_backward](*args),
+)
+
+
+# --- Automatically, and on demand ---
+_in_use = "auto"
+
+
+def use(implementation: str = "auto") -> str:
+    """Set what ``"auto"`` means from now on, for every network in this process.
+
+    Parameters
+    ----------
+    implementation : str
+        ``"auto"``: compiled loops where Numba is installed and there is enough to do, else
+        NumPy, as in a forked process; ``"numpy"``: NumPy alone; or a name in
+        ``IMPLEMENTATIONS``, for all convolutions, with compiled loops elsewhere only for
+        ``"compiled"``.
+
+    Returns
+    -------
+    str
+        What was in use before.
+
+    Raises
+    ------
+    ValueError
+        There is no implementation of this name.
+    ModuleNotFoundError
+        ``"compiled"`` is asked for, and can't be used in this process.
+
+    Examples
+    --------
+    >>> before = use("numpy")
+    >>> use(before)
+    'numpy'
+    """
+    global _in_use
+    check_implementation(implementation)
+    if implementation == "compiled":
+        _demand_twins()
+    before, _in_use = _in_use, implementation
+    CHOICES["auto"] = choose if implementation == "auto" else lambda *_: implementation
+    fast = FAST and implementation in ("auto", "compiled")
+    for door, function in (_FASTER if fast else _PLAIN).items():
+        door.behind = function
+    Adam.rule = staticmethod(_FASTER_RULE if fast else adam_update)
+    return before
+
+
+_at_first = use("auto")

@@ -1,0 +1,275 @@
+"""Stopping and going on.
+
+Exported from book/28-checkpoint.ipynb: edit the chapter and run `make export`.
+"""
+
+import functools
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from . import recipes, training
+from .data import Dataset, batches
+from .files import history_from, load_arrays, save_arrays
+from .network import Sequential, check_state
+from .optimizers import Optimizer
+from .recipes import SEED
+from .training import History, check_run, evaluate, loop, train_step
+
+__all__ = [
+    "iterations", "Parts", "save", "identify", "resume", "fit", "train",
+]  # fmt: skip
+
+
+# --- What the next step depends on ---
+def iterations(
+    N: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    total: int,
+    done: int = 0,
+    shuffled: dict | None = None,
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
+
+    An epoch that was begun is dealt again, shuffled from the state ``shuffled``, and
+    its first batches are skipped.
+    """
+    t, per_epoch = done, math.ceil(N / batch_size)
+    while t < total:
+        skip, now = t % per_epoch, rng.bit_generator.state
+        if skip:
+            rng.bit_generator.state = shuffled
+        shuffled = rng.bit_generator.state
+        epoch = list(batches(N, batch_size, rng))
+        if skip:  # somebody else may have drawn from it since the shuffle
+            rng.bit_generator.state = now
+        for i in epoch[skip:]:
+            t += 1
+            yield i, shuffled
+
+
+# --- What goes into the file ---
+Parts = tuple[Sequential, Optimizer, np.random.Generator]
+
+
+def save(
+    path: str | os.PathLike,
+    run: dict[str, str],
+    parts: Parts,
+    shuffled: dict,
+    history: History,
+) -> None:
+    """Write a checkpoint: all that the rest of the run depends on."""
+    net, optimizer, rng = parts
+    record = {
+        "run": run,
+        "rng": shuffled,
+        "generators": [g.state for g in _generators(net, rng)],
+        "history": asdict(history),
+    }
+    text = json.dumps(record, default=lambda a: a.tolist())
+    arrays = {"record": np.frombuffer(text.encode(), np.uint8)}
+    arrays |= {f"net/{name}": a for name, a in net.state_dict().items()}
+    arrays |= {f"optimizer/{name}": a for name, a in optimizer.state_dict().items()}
+    save_arrays(path, arrays)
+
+
+def _generators(
+    net: Sequential, rng: np.random.Generator
+) -> list[np.random.BitGenerator]:
+    """Return what random numbers come from: for the order, then each layer's."""
+    attributes = (a for layer in net.modules() for a in vars(layer).values())
+    drawing = [a for a in attributes if isinstance(a, np.random.Generator)]
+    return [generator.bit_generator for generator in (rng, *drawing)]
+
+
+# --- Whose checkpoint is it? ---
+def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
+    """Say what makes this run this run: equal answers can share a checkpoint."""
+    (net, optimizer, rng), checksum = parts, 0
+    for a in data[1:]:
+        checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
+    images = f"{len(data.x_train)} + {len(data.x_test)} images"
+    # the address of a schedule, say, is another one in every process
+    address = re.compile(" at 0x[0-9a-f]+")
+    return {
+        "network": address.sub("", repr(net)),
+        "optimizer": address.sub("", repr(optimizer)),
+        "data": f"{images}, {data.name} {checksum:08x}",
+        "seed": ", ".join(_seeds(_generators(net, rng))),
+        **{name: str(value) for name, value in counts.items()},
+    }
+
+
+def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
+    """Say where each generator began, or which of those before it is the same."""
+    for k, g in enumerate(generators):
+        first = generators.index(g)
+        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
+        yield f"as {first}" if first < k else "/".join(map(str, seed))
+
+
+# --- Going on ---
+def resume(
+    path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
+) -> tuple[History, dict]:
+    """Put all parts where the checkpoint left them, or change nothing.
+
+    Returns the history until then, and the generator's state before the latest shuffle.
+    """
+    net, optimizer, rng = parts
+    arrays, generators = load_arrays(path), _generators(net, rng)
+    try:
+        record = json.loads(arrays.pop("record").tobytes())
+        history = history_from(record["history"])
+        _check_run(record["run"], run, len(history.loss), total)
+        _check_states(record, generators)
+        weights, memories = _part(arrays, "net/"), _part(arrays, "optimizer/")
+        check_state(memories, optimizer.state_dict())
+        net.load_state_dict(weights)
+        optimizer.load_state_dict(memories)
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
+        raise ValueError(
+            f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
+        ) from err
+    for g, state in zip(generators, record["generators"], strict=True):
+        g.state = state
+    return history, record["rng"]
+
+
+def _check_run(found: dict, run: dict[str, str], done: int, total: int) -> None:
+    """Raise unless the checkpoint is this run's, and not from beyond its end."""
+    for name, mine in run.items():
+        if found[name] != mine:
+            raise ValueError(f"its {name} was {found[name]}, this run has {mine}")
+    if done > total:
+        raise ValueError(f"it is {done} iterations old, this run ends at {total}")
+
+
+def _check_states(record: dict, generators: list[np.random.BitGenerator]) -> None:
+    """Raise unless the record holds a state for each generator, and for the shuffle."""
+    states = list(zip(generators, record["generators"], strict=True))
+    for g, state in [*states, (generators[0], record["rng"])]:
+        trial = type(g)(0)
+        trial.state = state  # raises where it is no state of this kind of generator
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with ``prefix``, without it."""
+    return {
+        k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)
+    }
+
+
+# --- The loop, with a checkpoint ---
+def _fit_and_keep(
+    path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
+) -> History:
+    """Train from the checkpoint, if there is one, and keep new ones."""
+    (net, optimizer, rng), run = parts, identify(parts, data, **how)
+    history, state = History(), None
+    if Path(path).exists():
+        history, state = resume(path, run, parts, total)
+    N, done = len(data.x_train), len(history.loss)
+
+    def step(batch: tuple[np.ndarray, dict]) -> float:
+        nonlocal state
+        i, state = batch
+        return train_step(net, optimizer, data.x_train[i], data.y_train[i])
+
+    def keep() -> None:
+        save(path, run, parts, state, history)
+
+    net.train()
+    dealt = iterations(N, how["batch_size"], rng, total, done, state)
+    test = functools.partial(evaluate, net, data.x_test, data.y_test)
+    return loop(step, test, dealt, total, how["every"], history, keep)
+
+
+def fit(
+    net: Sequential,
+    optimizer: Optimizer,
+    data: Dataset,
+    *,
+    epochs: int,
+    rng: np.random.Generator,
+    batch_size: int = 100,
+    every: int = 100,
+    checkpoint: str | os.PathLike | None = None,
+) -> History:
+    """Train ``net`` on ``data``, test it now and then, and return the history.
+
+    Parameters
+    ----------
+    net, optimizer : Sequential, Optimizer
+        The network, changed in place, and an optimiser made of ``net.params``.
+    data, epochs : Dataset, int
+        What to learn from and test on; how many times each image is seen.
+    rng : np.random.Generator
+        Shuffles the images, once an epoch.
+    batch_size, every : int
+        Images in a batch; iterations between two tests.
+    checkpoint : path-like, optional
+        A file written at each test. Where it exists, training goes on from it, and
+        ends with the same weights as if it had never stopped.
+
+    Returns
+    -------
+    History
+        Losses, test results and times, from the first iteration on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is out of range, the data do not fit or are not finite, or the
+        checkpoint is damaged or of another run.
+    FloatingPointError
+        The cost became NaN or infinite; the message says at which iteration.
+    """
+    how = {"batch_size": batch_size, "every": every}
+    if checkpoint is None:
+        return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
+    total = check_run(data, epochs, **how)
+    return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
+
+
+def train(
+    data: Dataset,
+    model: str = "simple",
+    recipe: str = "constant",
+    *,
+    epochs: int | None = None,
+    seed: int = SEED,
+    checkpoint: str | os.PathLike | None = None,
+) -> tuple[Sequential, History]:
+    """Train a network: batches of 100 images, a test every 100 iterations.
+
+    Parameters
+    ----------
+    data, epochs : Dataset, int
+        Images of 28×28 pixels; by default 15 epochs, or 120 for the embedded digits.
+    model, recipe : str
+        ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
+    seed, checkpoint : int, path-like
+        Where all chance comes from; as for ``fit``.
+
+    Returns
+    -------
+    net, history : Sequential, History
+        The trained network; losses, test results and times.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As ``fit``; or there is no such model or recipe.
+    """
+    how = functools.partial(fit, checkpoint=checkpoint)
+    return recipes.train(data, model, recipe, epochs=epochs, seed=seed, fit=how)
