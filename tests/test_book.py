@@ -25,7 +25,7 @@ from chapters import (
 from conftest import ROOT
 
 PAGES = ["index", *(name for pages in contents().values() for name in pages)]
-PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.md"))]
+PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.rst"))]
 PAGES = [f"book/{name}" for name in PAGES]
 CHAPTERS = read_all()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)

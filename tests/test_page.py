@@ -313,10 +313,10 @@ def test_numba_is_loaded_where_it_is_asked_for(loaded):
 
 
 def test_every_module_has_its_page():
-    pages = [BOOK / "api.md", *(BOOK / "api").glob("*.md")]
+    pages = [BOOK / "api.md", *(BOOK / "api").glob("*.rst")]
     text = "\n".join(page.read_text("utf-8") for page in pages)
     found = sorted(re.findall(r"automodule:: (\S+)", text))
-    assert found == sorted(map(qualified, MODULES)), "write book/api/MODULE.md"
+    assert found == sorted(map(qualified, MODULES)), "write book/api/MODULE.rst"
 
 
 # --- The size of the house ---

@@ -186,9 +186,9 @@ class ModuleIndex(GeneratedIndex):
         names = [
             f"{{py:obj}}`~cnn.{module}.{node.name}`"
             for cell in cells
-            for node in tree(cell.source).body
             if cell.module == module
-            and isinstance(node, ast.FunctionDef | ast.ClassDef)
+            for node in tree(cell.source).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
             if not node.name.startswith("_")
         ]
         about = f"{{py:mod}}`cnn.{module}`, from {{doc}}`{chapter}`"
