@@ -18,8 +18,8 @@ So it misreads 6 % of the 299 digits that it has never seen. ``simple_cnn`` and
 them on MNIST, tests them, and reads digits from pictures.
 
 Images and labels are in ``data``, costs in ``losses``, layers in ``network``, ``conv``,
-``pooling``, ``regularization`` and ``batchnorm``, optimisers in ``optimizers``, the loop in ``training``;
-``gradcheck`` checks derivatives.
+``pooling``, ``regularization`` and ``batchnorm``, optimisers in ``optimizers``, the loop in
+``training``; ``gradcheck`` checks derivatives.
 
 Exported from book/package.ipynb: edit the chapter and run `make export`.
 """

@@ -22,12 +22,12 @@ from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import Adam, adam_update
 
-__all__ = ["FAST", "twins", "SMALL", "choose", "use"]
+__all__ = [
+    "FAST", "twins", "SMALL", "choose", "use",
+]  # fmt: skip
 
 
 # --- Behind the doors ---
-
-
 FAST = find_spec("numba") is not None  # whether it is installed; that imports nothing
 
 
@@ -76,8 +76,6 @@ def _announce_compiling() -> None:
 
 
 # --- Who chooses ---
-
-
 SMALL = 500  # for fewer numbers the call costs more than the work
 _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -134,8 +132,6 @@ conv.IMPLEMENTATIONS["compiled"] = _compiled(conv2d), _compiled(conv2d_backward)
 
 
 # --- Automatically, and on demand ---
-
-
 _in_use = "auto"
 
 

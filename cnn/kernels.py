@@ -13,12 +13,12 @@ import numpy as np
 from .correlation import Geometry, Padding, geometry
 from .shapes import shapes
 
-__all__ = ["conv2d_compiled"]
+__all__ = [
+    "conv2d_compiled",
+]  # fmt: skip
 
 
 # --- The loops, compiled ---
-
-
 if find_spec("numba"):
     from numba import get_num_threads, njit, prange
 
@@ -36,8 +36,6 @@ _parallel = njit(parallel=True, cache=True, fastmath={"contract", "reassoc", "ns
 
 
 # --- A tap is an offset ---
-
-
 @_parallel
 def _lay_out(X: np.ndarray, x: np.ndarray, top: int, left: int) -> None:
     """Fill X, (C, rows, s, columns, N), from x, (C, H, W, N), with zeros around it.
@@ -61,8 +59,6 @@ def _lay_out(X: np.ndarray, x: np.ndarray, top: int, left: int) -> None:
 
 
 # --- Weights stay in registers ---
-
-
 _inner = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
@@ -150,8 +146,6 @@ def _sum_taps(
 
 
 # --- The forward pass ---
-
-
 def _plain(a: np.ndarray) -> np.ndarray:
     """Return the array itself if it is C-contiguous and writeable, else a copy that is."""
     return a if a.flags.carray else a.copy()

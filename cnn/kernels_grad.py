@@ -26,12 +26,12 @@ from .kernels import (
 )
 from .shapes import shapes
 
-__all__ = ["conv2d_compiled_backward"]
+__all__ = [
+    "conv2d_compiled_backward",
+]  # fmt: skip
 
 
 # --- The weights ---
-
-
 @_inner
 def _dot_4x4(dW, dz, X, start, offset, nu, k):
     """Fill four rows and columns of dW; at the edge some of them twice."""
@@ -104,8 +104,6 @@ def _sum_rows(db: np.ndarray, rows: np.ndarray) -> None:
 
 
 # --- Sorting the pixels ---
-
-
 class _Pixels(NamedTuple):
     """The pixels along one axis that hear from the same taps."""
 
@@ -208,8 +206,6 @@ def _sum_classes(
 
 
 # --- The backward pass ---
-
-
 _ALONE = 2**15  # for fewer numbers than these a second core is not woken
 
 

@@ -1,6 +1,6 @@
 """How far to step.
 
-Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit the chapters and run `make export`.
+Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit, `make export`.
 """
 
 import math

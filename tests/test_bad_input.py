@@ -26,7 +26,6 @@ from cnn.activations import (
 )
 from cnn.augment import augment, bilinear, warp
 from cnn.backend import use
-from cnn.bands import choose, conv2d_bands, conv2d_bands_backward
 from cnn.bands import conv2d_bands, conv2d_bands_backward
 from cnn.batchnorm import (
     BatchNorm1d,
@@ -37,7 +36,6 @@ from cnn.batchnorm import (
 )
 from cnn.checkpoint import fit, train
 from cnn.conv import Conv2d, check_where, conv2d, conv2d_backward, filter_size
-from cnn.conv import Conv2d, conv2d, conv2d_backward
 from cnn.correlation import (
     conv2d_loops,
     geometry,
@@ -80,7 +78,6 @@ from cnn.files import (
     save_history,
     save_weights,
 )
-from cnn.files import load, load_arrays, load_weights, mnist, save_arrays, save_weights
 from cnn.gradcheck import (
     check_gradient,
     complex_step_gradient,
@@ -91,17 +88,9 @@ from cnn.handwriting import as_mnist, center_of_mass, ink, read_picture, resize
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 from cnn.initialization import fans, kaiming_normal_, xavier_normal_
 from cnn.kernels import (
-    adam_compiled,
     conv2d_compiled,
     conv2d_compiled_backward,
-    cross_entropy_compiled,
-    linear_compiled,
-    linear_compiled_backward,
-    relu_compiled,
-    relu_compiled_backward,
-    rows_compiled,
 )
-from cnn.kernels import conv2d_compiled
 from cnn.kernels_grad import conv2d_compiled_backward
 from cnn.losses import (
     check_scores,
@@ -140,7 +129,6 @@ from cnn.optimizers import (
     check_params,
     check_share,
 )
-from cnn.optimizers import SGD, Adam, ExponentialDecay, Optimizer, adam_update
 from cnn.pooling import (
     AvgPool2d,
     GlobalAvgPool2d,
@@ -155,7 +143,7 @@ from cnn.pooling import (
     window_counts,
 )
 from cnn.recipes import epochs_for, interval, plot_curves, prepare, probabilities
-from cnn.regularization import Dropout, dropout, dropout_backward
+from cnn.regularization import AdamW, Dropout, dropout, dropout_backward
 from cnn.shapes import (
     check_array,
     check_integer,
@@ -164,10 +152,6 @@ from cnn.shapes import (
     shapes,
 )
 from cnn.training import History, check_data, check_run, evaluate, train_step
-from cnn.recipes import epochs_for, plot_curves, prepare, probabilities
-from cnn.regularization import AdamW, Dropout, dropout, dropout_backward
-from cnn.shapes import check_array, check_integer, check_labels, check_same_dtype
-from cnn.training import History, evaluate, train_step
 from cnn.visualize import (
     activations,
     confusion_matrix,
@@ -1798,7 +1782,9 @@ def test_the_manual_is_complete(name: str) -> None:
     """What ``from cnn import`` gives says each parameter by its name, the result, the errors."""
     thing = getattr(cnn, name)
     doc = (ClassDoc if inspect.isclass(thing) else FunctionDoc)(thing)
-    sections = ("Parameters", "Attributes") if inspect.isclass(thing) else ("Parameters",)
+    sections = (
+        ("Parameters", "Attributes") if inspect.isclass(thing) else ("Parameters",)
+    )
     described = {
         part.strip(" *")
         for section in sections

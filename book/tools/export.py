@@ -51,10 +51,13 @@ class Module:
     def text(self) -> str:
         """Return the module's source, not yet formatted."""
         books = " and ".join(f"book/{name}.ipynb" for name in self.chapters)
-        what = "the chapter" if len(self.chapters) == 1 else "the chapters"
+        alone = len(self.chapters) == 1
+        do = (
+            "edit the chapter and run `make export`" if alone else "edit, `make export`"
+        )
         start = self.docstring or self.title + "." * (self.title[-1:] not in ".?!")
         raw = "r" if "\\" in start else ""
-        origin = f"Exported from {books}: edit {what} and run `make export`."
+        origin = f"Exported from {books}: {do}."
         public = ", ".join(f'"{n}"' for n in self.names if not n.startswith("_"))
         head = [f'{raw}"""{start}\n\n{origin}\n"""', "\n".join(self.imports)]
         if "__all__" not in self.names:
