@@ -71,7 +71,7 @@ MISTAKES = [
             "x.reshape(len(x), -1)", "x.reshape(-1, len(x)).T"),
     # training
     Mistake("He: variance for deviation",
-            "optimizers.kaiming_normal_", "He", "statistics",
+            "initialization.kaiming_normal_", "He", "statistics",
             "math.sqrt(2 / fan_in)", "(2 / fan_in)"),
     Mistake("Adam's t one too large",
             "optimizers.Optimizer.__init__", "Adam", "by hand",
