@@ -522,4 +522,22 @@ def test_the_pass_ends_at_the_first_layer_that_learns() -> None:
     assert whole.backward(dz, input_gradient=False) is None
     for name, da in whole.grads.items():
         np.testing.assert_array_equal(da, grads[name])
+    assert net[0].backward(np.ones((5, 4)), input_gradient=False) is None
     assert Sequential(Flatten(), ReLU()).backward(dz, input_gradient=False) is None
+
+
+def test_no_layer_works_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layer that learns must not compute a gradient that nobody wants."""
+    wanted = []
+    backward = Linear.backward
+
+    def watch(self: Linear, dy: np.ndarray, *, input_gradient: bool = True) -> object:
+        wanted.append(input_gradient)
+        return backward(self, dy, input_gradient=input_gradient)
+
+    monkeypatch.setattr(Linear, "backward", watch)
+    net = Sequential(Sequential(Flatten(), two_layers(0)), Tanh())
+    dz = net.forward(np.ones((5, 3)))
+    net.backward(dz, input_gradient=False)
+    net.backward(dz)
+    assert wanted == [True, False, True, True]
