@@ -7,7 +7,7 @@ import numpy as np
 
 from .network import Layer
 from .optimizers import check_share
-from .shapes import shapes
+from .shapes import check_array, shapes
 
 __all__ = [
     "dropout", "dropout_backward", "Dropout",
@@ -73,8 +73,11 @@ class Dropout(Layer):
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> np.ndarray:
         """Multiply ``dy`` by the factors of the latest ``forward``, if there were any."""
-        self._recall()
-        return dy if self._r is None else dropout_backward(dy, self._r)
+        x = self._recall()
+        if self._r is not None:
+            return dropout_backward(dy, self._r)
+        check_array("dy", dy, x.shape, "the shape of x", "float")
+        return dy
 
     def __repr__(self) -> str:
         return f"Dropout(p={self.p})"

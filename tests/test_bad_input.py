@@ -35,7 +35,14 @@ from cnn.batchnorm import (
     moments,
 )
 from cnn.checkpoint import fit, train
-from cnn.conv import Conv2d, check_where, conv2d, conv2d_backward, filter_size
+from cnn.conv import (
+    Conv2d,
+    check_implementation,
+    check_where,
+    conv2d,
+    conv2d_backward,
+    filter_size,
+)
 from cnn.correlation import (
     conv2d_loops,
     geometry,
@@ -87,10 +94,7 @@ from cnn.gradcheck import (
 from cnn.handwriting import as_mnist, center_of_mass, ink, read_picture, resize
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 from cnn.initialization import fans, kaiming_normal_, xavier_normal_
-from cnn.kernels import (
-    conv2d_compiled,
-    conv2d_compiled_backward,
-)
+from cnn.kernels import conv2d_compiled
 from cnn.kernels_grad import conv2d_compiled_backward
 from cnn.losses import (
     check_scores,
@@ -143,7 +147,7 @@ from cnn.pooling import (
     window_counts,
 )
 from cnn.recipes import epochs_for, interval, plot_curves, prepare, probabilities
-from cnn.regularization import AdamW, Dropout, dropout, dropout_backward
+from cnn.regularization import Dropout, dropout, dropout_backward
 from cnn.shapes import (
     check_array,
     check_integer,
@@ -212,14 +216,14 @@ ARRAYS: dict[str, tuple[Callable[..., object], dict[str, np.ndarray]]] = {
     "error_rate": (error_rate, {"z": Z, "y": LABELS}),
     "linear": (linear, {"q": f(2, 3), "W": f(4, 3), "b": B}),
     "linear_backward": (linear_backward, {"dz": f(2, 4), "q": f(2, 3), "W": f(4, 3)}),
-    "conv2d_compiled": (conv2d_compiled, CONV),
-    "conv2d_compiled_backward": (conv2d_compiled_backward, CONV_BACK),
     "rows": (rows, {"x": X}),
     "adam_update": (
         lambda g, m, v: adam_update(Z.copy(), g, m, v, *ADAM),
         {"g": Z, "m": Z.copy(), "v": Z * Z},
     ),
     "conv2d": (conv2d, CONV),
+    "conv2d_compiled": (conv2d_compiled, CONV),
+    "conv2d_compiled_backward": (conv2d_compiled_backward, CONV_BACK),
     "conv2d_loops": (conv2d_loops, CONV),
     "conv2d_backward": (conv2d_backward, CONV_BACK),
     "conv2d_loops_backward": (conv2d_loops_backward, CONV_BACK),
@@ -464,6 +468,28 @@ def half(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 Call = Callable[[], object]
 Error = type[BaseException] | tuple[type[BaseException], ...]
 CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
+    "conv2d_compiled": [
+        (lambda: conv2d_compiled(**CONV, stride=0), ValueError, ("stride is 0",)),
+        (lambda: conv2d_compiled(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
+        (lambda: conv2d_compiled(**half(CONV)), TypeError, ("float16", "astype")),
+        (
+            lambda: conv2d_compiled(**{k: a.astype(">f8") for k, a in CONV.items()}),
+            TypeError,
+            (">f8", "astype"),
+        ),
+    ],
+    "conv2d_compiled_backward": [
+        (
+            lambda: conv2d_compiled_backward(**CONV_BACK, stride=2),
+            ValueError,
+            (str(DZ.shape), "(2, 4, 2, 2)"),
+        ),
+        (
+            lambda: conv2d_compiled_backward(**half(CONV_BACK)),
+            TypeError,
+            ("float16", "astype"),
+        ),
+    ],
     # data
     "check_array": [
         (lambda: check_array("a", [1], ("N",)), TypeError, ("a ", "list", "(N,)")),
@@ -491,10 +517,17 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             ("x float64", "W float32"),
         ),
     ],
+    "check_implementation": [
+        (
+            lambda: check_implementation("gpu"),
+            ValueError,
+            ("'gpu'", "expected one of auto, numpy"),
+        )
+    ],
     "shapes": [
         (lambda: shapes("q N"), ValueError, ("'q N'", "expected")),
         (lambda: shapes("q (N) whole"), ValueError, ("q is whole", "integer")),
-        (lambda: shapes("V (N)")(relu.behind), TypeError, ("relu", "'V'", "['z']")),
+        (lambda: shapes("V (N)")(rot180.behind), TypeError, ("rot180", "'V'", "['a']")),
     ],
     "check_scores": [
         (lambda: check_scores(NAN, LABELS), FloatingPointError, ("z[1, 2] is nan",)),
@@ -668,28 +701,6 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             lambda: conv2d_backward(**CONV_BACK, implementation=0),
             ValueError,
             ("implementation is 0", "numpy"),
-        ),
-    ],
-    "conv2d_compiled": [
-        (lambda: conv2d_compiled(**CONV, stride=0), ValueError, ("stride is 0",)),
-        (lambda: conv2d_compiled(**CONV, dilation=3), ValueError, ("spans 7", "has 6")),
-        (lambda: conv2d_compiled(**half(CONV)), TypeError, ("float16", "astype")),
-        (
-            lambda: conv2d_compiled(**{k: a.astype(">f8") for k, a in CONV.items()}),
-            TypeError,
-            (">f8", "astype"),
-        ),
-    ],
-    "conv2d_compiled_backward": [
-        (
-            lambda: conv2d_compiled_backward(**CONV_BACK, stride=2),
-            ValueError,
-            (str(DZ.shape), "(2, 4, 2, 2)"),
-        ),
-        (
-            lambda: conv2d_compiled_backward(**half(CONV_BACK)),
-            TypeError,
-            ("float16", "astype"),
         ),
     ],
     "adam_update": [
@@ -1038,13 +1049,17 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: dropout_backward(X, X[:, :2]), ValueError, (str(X.shape), "(2, 2,")),
     ],
     "moments": [
-        (lambda: moments(f(3)), ValueError, ("(3,)", "(N, C)")),
+        (lambda: moments(f(3)), ValueError, ("(3,)", "(N, C, ...)")),
         (lambda: moments(f(1, 3)), ValueError, ("(1, 3)", "one number", "at least 2")),
         (lambda: moments(np.ones((2, 3), int)), TypeError, ("int64",)),
     ],
     "batch_norm": [
         (lambda: batch_norm(f(1, 3), f(3), f(3)), ValueError, ("(1, 3)", "one number")),
-        (lambda: batch_norm(X, f(2), f(2)), ValueError, ("gamma", "(2,)", "(3,)")),
+        (
+            lambda: batch_norm(X, f(2), f(2)),
+            ValueError,
+            ("(N, 2, ...)", "gamma has shape (2,)"),
+        ),
         (lambda: batch_norm(X, f(3), f(3), eps=0), ValueError, ("eps is 0",)),
         (lambda: batch_norm(X, f(3), f(3), eps=np.nan), ValueError, ("eps is nan",)),
     ],
@@ -1697,7 +1712,6 @@ PUBLIC = {
 }
 EXCEPTIONS = {
     "choose": "a rule for arrays that conv2d has checked: test_im2col.py, test_conv.py",
-    "twins": "takes no argument",
     "in_use": "changes modes and puts them back: test_training.py",
     "progress_bar": "shows what fit has checked: test_training.py",
     "loop": "is given functions, by those that have checked: test_training.py",
@@ -1715,8 +1729,8 @@ EXCEPTIONS = {
     "count_parameters": "adds up what any layer holds",
     "download_mnist": "its errors need a network that fails: test_data.py",
     "replace_file": "its errors are its callback's: test_files.py",
-    "replace_file": "its errors are its callback's: test_training.py",
     "draw_maps": "counts the images that augment has checked",
+    "implementation_of": "looks up what check_implementation lets pass",
     "padded_size": "calculates with a Geometry, which geometry has checked",
 }
 if find_spec("torch"):
