@@ -38,8 +38,10 @@ def twins() -> dict[Callable, Callable]:
         _announce_compiling()
         table = import_module("cnn.kernels_step").TWINS
     except Exception as err:
-        told = f"the compiled loops can't be loaded, and NumPy computes instead: {err}"
-        warnings.warn(told, RuntimeWarning, stacklevel=2)
+        message = (
+            f"the compiled loops can't be loaded, and NumPy computes instead: {err}"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return {}
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_leave_loops_to_parent)
@@ -53,21 +55,20 @@ def _leave_loops_to_parent() -> None:
     use("auto" if _in_use == "compiled" else _in_use)
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    """Write a message for a person at a terminal; a second time, do nothing."""
-    if sys.stderr and sys.stderr.isatty():  # there is none where there is no console
-        print(message, file=sys.stderr)
-
-
 def _announce_compiling() -> None:
-    """Have Numba say why the first call takes so long."""
+    """Have Numba say at a terminal, once, why the first call takes so long."""
     from numba.core import event
 
     class Listener(event.Listener):
+        silent = not (sys.stderr and sys.stderr.isatty())  # there may be no console
+
         def on_start(self, event: Any) -> None:
-            if event.data["dispatcher"].py_func.__module__.startswith("cnn.kernels"):
-                _say_once("compiling the loops for this processor, once ...")
+            module = event.data["dispatcher"].py_func.__module__
+            if module.startswith("cnn.kernels") and not self.silent:
+                print(
+                    "compiling the loops for this processor, once ...", file=sys.stderr
+                )
+                self.silent = True
 
         def on_end(self, event: Any) -> None:
             """Say nothing more."""
@@ -142,9 +143,7 @@ def use(implementation: str = "auto") -> str:
     ----------
     implementation : str
         ``"auto"``: compiled loops where Numba is installed and there is enough to do, else
-        NumPy, as in a forked process; ``"numpy"``: NumPy alone; or a name in
-        ``IMPLEMENTATIONS``, for all convolutions, with compiled loops elsewhere only for
-        ``"compiled"``.
+        NumPy; ``"numpy"``: NumPy alone; or a name in ``IMPLEMENTATIONS``, for all convolutions.
 
     Returns
     -------
@@ -157,12 +156,6 @@ def use(implementation: str = "auto") -> str:
         There is no implementation of this name.
     ModuleNotFoundError
         ``"compiled"`` is asked for, and can't be used in this process.
-
-    Examples
-    --------
-    >>> before = use("numpy")
-    >>> use(before)
-    'numpy'
     """
     global _in_use
     conv.check_implementation(implementation)

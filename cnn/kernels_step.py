@@ -95,6 +95,7 @@ def _relu(z: np.ndarray) -> np.ndarray:
     """Set what is negative to zero, in the order in which it lies in memory."""
     q = np.empty_like(z)
     fill = _clip if z.size >= _ALONE else _clip_piece
+    z = z if z.strides == q.strides else _like(z, q)
     fill(q.ravel("K"), z.ravel("K"))
     return q
 
@@ -103,6 +104,7 @@ def _relu_backward(dq: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Let the gradient pass where q is positive."""
     dz = np.empty_like(q)
     dq = dq if dq.strides == dz.strides else _like(dq, dz)
+    q = q if q.strides == dz.strides else _like(q, dz)
     fill = _gate if q.size >= _ALONE else _gate_piece
     fill(dz.ravel("K"), dq.ravel("K"), q.ravel("K"))
     return dz
