@@ -81,8 +81,8 @@ f.table["x"] = SEEN"""
         f'"""A chapter.\n\n{ORIGIN.format("01-thing")}\n"""\n\n'
         "import gzip\n\nimport numpy as np\n\nfrom .a import B, g, h as high\n\n"
         '__all__ = ["f", "SEEN", "a", "b"]\n\n\n'
-        "# --- First ---\n\n\ndef f():\n    pass\n\n\n"
-        "# --- Second ---\n\n\n_hidden = 1  # why\nSEEN, (a, *b) = 2, (3, 4)\n"
+        "# --- First ---\ndef f():\n    pass\n\n\n"
+        "# --- Second ---\n_hidden = 1  # why\nSEEN, (a, *b) = 2, (3, 4)\n"
         'f.table["x"] = SEEN\n'
     )
 
@@ -112,8 +112,8 @@ def g():
         f'"""A chapter.\n\n{origin}\n"""\n\n'
         "import abc\nimport zlib\n\nfrom .b import c\n\n"
         '__all__ = ["f", "g"]\n\n\n'
-        "# --- More ---\n\n\ndef f():\n    pass\n\n\n"
-        "# --- More ---\n\n\ndef g():\n    return f()\n"
+        "# --- More ---\ndef f():\n    pass\n\n\n"
+        "# --- More ---\ndef g():\n    return f()\n"
     )
     assert "c = 1\n\n\nd = 2\n" in texts["b.py"]
 

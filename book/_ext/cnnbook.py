@@ -94,17 +94,20 @@ def anchor(chapter: str, cell: str) -> str:
 
 
 def docstring_roles(app: Sphinx, what, name, obj, options, lines: list[str]) -> None:
-    """Turn a docstring's Markdown into reStructuredText: roles, code, the chapter it is from."""
+    """Turn a docstring's Markdown into reStructuredText: roles, code, the chapters it is from."""
     if what == "module" and "Exported from" in "".join(lines[2:3]):
         del lines[:2]  # nothing but the chapter's title, which its link shows
-    for i, line in enumerate(lines):
-        line = re.sub(r"\{([\w:]+)\}(`[^`]+`)", r":\1:\2", line)
-        lines[i] = re.sub(r"(?<![`:\w])`([^`<]+)`(?![`_])", r"``\1``", line)
-        if line.startswith("Exported from book/"):
-            pages = re.findall(r"(book/\S+)\.ipynb", line)
-            chapters = "Chapter" if len(pages) == 1 else "Chapters"
-            links = " and ".join(f":doc:`/{page}`" for page in pages)
-            lines[i] = f"{chapters} {links}."
+    text = re.sub(r"\{([\w:]+)\}(`[^`]+`)", r":\1:\2", "\n".join(lines))
+    text = re.sub(r"(?<![`:\w])`([^`<\n]+)`(?![`_])", r"``\1``", text)
+    origin = r"(?ms)^Exported from (book/.*?):\s.*?``make export``\."
+    lines[:] = re.sub(origin, chapter_links, text).split("\n")
+
+
+def chapter_links(origin: re.Match) -> str:
+    """Return links to the chapters that a module comes from."""
+    pages = re.findall(r"(book/\S+)\.ipynb", origin[1])
+    links = " and ".join(f":doc:`/{page}`" for page in pages)
+    return f"{'Chapter' if len(pages) == 1 else 'Chapters'} {links}."
 
 
 def unbroken_numbers(app: Sphinx, doctree: nodes.document, docname: str) -> None:

@@ -51,18 +51,20 @@ class Module:
     def text(self) -> str:
         """Return the module's source, not yet formatted."""
         books = " and ".join(f"book/{name}.ipynb" for name in self.chapters)
-        alone = len(self.chapters) == 1
-        do = (
-            "edit the chapter and run `make export`" if alone else "edit, `make export`"
-        )
+        plural = "s" * (len(self.chapters) > 1)
         start = self.docstring or self.title + "." * (self.title[-1:] not in ".?!")
         raw = "r" if "\\" in start else ""
-        origin = f"Exported from {books}: {do}."
-        public = ", ".join(f'"{n}"' for n in self.names if not n.startswith("_"))
-        head = [f'{raw}"""{start}\n\n{origin}\n"""', "\n".join(self.imports)]
-        if "__all__" not in self.names:
-            rows = textwrap.indent(textwrap.fill(public, 84), " " * 4)
-            head.append(f"__all__ = [\n{rows},\n]  # fmt: skip")
+        origin = f"Exported from {books}: edit the chapter{plural} and run `make export`."
+        names = ", ".join(f'"{n}"' for n in self.names if not n.startswith("_"))
+        public = f"__all__ = [{names}]"
+        if len(public) > 88:  # Ruff would give each name a line
+            rows = textwrap.indent(textwrap.fill(names, 84), "    ")
+            public = f"__all__ = [\n{rows},\n]  # fmt: skip"
+        head = [
+            f'{raw}"""{start}\n\n{textwrap.fill(origin, 100)}\n"""',
+            "\n".join(self.imports),
+        ]
+        head += [public] if "__all__" not in self.names else []
         return "\n\n\n".join(["\n\n".join(head), *self.blocks])
 
     def add(self, cell: Cell) -> None:
