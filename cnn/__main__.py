@@ -15,6 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from . import __version__
+from .backend import FAST
 from .checkpoint import train
 from .data import Dataset, digits, mnist_folder, read_folder
 from .files import load, load_weights, mnist, replace_file, save_history, save_weights
@@ -24,9 +25,7 @@ from .network import Sequential
 from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
 
-__all__ = [
-    "main",
-]  # fmt: skip
+__all__ = ["main"]
 
 
 # --- Which data? ---
@@ -252,7 +251,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
     parser = _Parser(prog="cnn", description=_ABOUT, epilog=_MORE)
-    parser.add_argument("--version", action="version", version=f"cnn {__version__}")
+    parser.add_argument("--version", action="version", version=_VERSION)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for run, about, options, examples in _COMMANDS:
         command = commands.add_parser(
@@ -301,6 +300,7 @@ _ABOUT = """\
 Train, test and use the networks of this book: convolutional networks that
 read handwritten digits, in nothing but NumPy. Exit codes: 0 when all went well,
 2 after an error, 130 after Ctrl-C."""
+_VERSION = f"cnn {__version__}, {'compiled loops' if FAST else 'NumPy alone'}"
 _MORE = "cnn COMMAND --help lists the options of a command."
 _TRAIN = """\
   cnn train

@@ -22,9 +22,7 @@ from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import Adam, adam_update
 
-__all__ = [
-    "FAST", "twins", "SMALL", "choose", "use",
-]  # fmt: skip
+__all__ = ["FAST", "twins", "SMALL", "choose", "use"]
 
 
 # --- Behind the doors ---

@@ -13,9 +13,7 @@ from .correlation import Geometry, Padding, geometry, padded_size
 from .correlation_grad import check_conv_backward
 from .shapes import shapes
 
-__all__ = [
-    "conv2d_bands", "conv2d_bands_backward", "choose",
-]  # fmt: skip
+__all__ = ["conv2d_bands", "conv2d_bands_backward", "choose"]
 
 
 # --- In code ---

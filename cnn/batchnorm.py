@@ -10,9 +10,7 @@ import numpy as np
 from .network import Layer
 from .shapes import check_array, check_integer, check_same_dtype, shapes
 
-__all__ = [
-    "moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d",
-]  # fmt: skip
+__all__ = ["moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d"]
 
 
 def _check_values(x: np.ndarray) -> None:

@@ -23,9 +23,7 @@ from .optimizers import Optimizer
 from .recipes import SEED
 from .training import History, check_run, evaluate, loop, train_step
 
-__all__ = [
-    "iterations", "Parts", "save", "identify", "resume", "fit", "train",
-]  # fmt: skip
+__all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
 
 # --- What the next step depends on ---

@@ -7,9 +7,7 @@ import numpy as np
 
 from .shapes import shapes
 
-__all__ = [
-    "linear", "linear_backward",
-]  # fmt: skip
+__all__ = ["linear", "linear_backward"]
 
 
 # --- Forward ---

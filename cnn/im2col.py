@@ -9,9 +9,7 @@ from .correlation import Geometry, Padding, geometry, pad, padded_size, windows
 from .correlation_grad import check_conv_backward, crop
 from .shapes import check_array, shapes
 
-__all__ = [
-    "im2col", "conv2d_im2col", "col2im", "conv2d_im2col_backward",
-]  # fmt: skip
+__all__ = ["im2col", "conv2d_im2col", "col2im", "conv2d_im2col_backward"]
 
 
 # --- Copying the windows ---

@@ -9,9 +9,7 @@ import numpy as np
 
 from .shapes import shapes
 
-__all__ = [
-    "fans", "xavier_normal_", "kaiming_normal_",
-]  # fmt: skip
+__all__ = ["fans", "xavier_normal_", "kaiming_normal_"]
 
 
 # --- The variance of a sum ---

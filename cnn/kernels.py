@@ -13,9 +13,7 @@ import numpy as np
 from .correlation import Geometry, Padding, geometry
 from .shapes import shapes
 
-__all__ = [
-    "conv2d_compiled",
-]  # fmt: skip
+__all__ = ["conv2d_compiled"]
 
 
 # --- The loops, compiled ---

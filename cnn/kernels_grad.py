@@ -26,9 +26,7 @@ from .kernels import (
 )
 from .shapes import shapes
 
-__all__ = [
-    "conv2d_compiled_backward",
-]  # fmt: skip
+__all__ = ["conv2d_compiled_backward"]
 
 
 # --- The weights ---

@@ -23,9 +23,7 @@ from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import adam_update
 
-__all__ = [
-    "TWINS",
-]  # fmt: skip
+__all__ = ["TWINS"]
 
 
 # --- The dense layer ---

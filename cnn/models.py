@@ -11,9 +11,7 @@ from .conv import Conv2d
 from .network import Flatten, Layer, Linear, ReLU, Sequential
 from .regularization import Dropout
 
-__all__ = [
-    "simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary",
-]  # fmt: skip
+__all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
 
 
 # --- Two lists of numbers ---

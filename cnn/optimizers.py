@@ -1,6 +1,7 @@
 """How far to step.
 
-Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit, `make export`.
+Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit the chapters and run
+`make export`.
 """
 
 import math

@@ -23,9 +23,7 @@ from .regularization import Dropout
 from .shapes import check_integer, shapes
 from .training import History, in_use, loop
 
-__all__ = [
-    "twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin",
-]  # fmt: skip
+__all__ = ["twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin"]
 
 
 if find_spec("torch"):

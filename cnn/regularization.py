@@ -9,9 +9,7 @@ from .network import Layer
 from .optimizers import check_share
 from .shapes import check_array, shapes
 
-__all__ = [
-    "dropout", "dropout_backward", "Dropout",
-]  # fmt: skip
+__all__ = ["dropout", "dropout_backward", "Dropout"]
 
 
 # --- Dropout ---

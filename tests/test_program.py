@@ -117,7 +117,9 @@ def test_help_has_an_example(run: Run, command: str) -> None:
 
 def test_version(run: Run) -> None:
     """The package's."""
-    assert run("--version") == (0, f"cnn {cnn.__version__}\n", "")
+    code, out, err = run("--version")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"cnn {cnn.__version__}, ")
 
 
 @pytest.mark.parametrize(
