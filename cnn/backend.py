@@ -106,7 +106,7 @@ _DOORS = (
 )
 _PLAIN = {door: door.behind for door in _DOORS}
 _FASTER = {door: _twin(door, plain) for door, plain in _PLAIN.items()}
-_FASTER_RULE = _twin(adam_update, adam_update)
+_FASTER_RULE = _twin(adam_update, adam_update.behind)
 
 
 _NO_LOOPS = (
@@ -150,8 +150,6 @@ def use(implementation: str = "auto") -> str:
 
     Raises
     ------
-    ValueError
-        There is no implementation of this name.
     ModuleNotFoundError
         ``"compiled"`` is asked for, and can't be used in this process.
     """

@@ -195,12 +195,6 @@ class BatchNorm1d(_BatchNorm):
         ``weight`` (the scale γ, ones at first) and ``bias`` (the shift β, zeros), shape (C,).
     buffers : dict of str to np.ndarray
         ``running_mean``, ``running_var`` and the count ``num_batches_tracked``, as in PyTorch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``num_features`` is no positive integer, ``dtype`` no floating-point dtype, or a number
-        is out of range.
     """
 
     _places = ()

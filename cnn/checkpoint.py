@@ -226,9 +226,6 @@ def fit(
 
     Raises
     ------
-    TypeError, ValueError
-        An argument is out of range, the data do not fit or are not finite, or the
-        checkpoint is damaged or of another run.
     FloatingPointError
         The cost became NaN or infinite; the message says at which iteration.
     """

@@ -80,11 +80,6 @@ def conv2d(
     -------
     np.ndarray
         The output z, shape (N, C_out, h_out, w_out).
-
-    Raises
-    ------
-    TypeError, ValueError
-        Arguments do not fit, or the implementation is unknown.
     """
     forward, _ = implementation_of(implementation, x, W, dilation)
     return forward(x, W, b, stride, padding, dilation)
@@ -118,11 +113,6 @@ def conv2d_backward(
     -------
     dx, dW, db : np.ndarray
         The gradients with respect to ``x``, ``W`` and ``b``, shaped as these.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in ``conv2d``.
     """
     _, backward = implementation_of(implementation, x, W, dilation)
     return backward(dz, x, W, stride, padding, dilation, input_gradient)
@@ -192,11 +182,6 @@ class Conv2d(_Filters):
         Draws weight and bias uniformly up to 1/√(in_channels·f_h·f_w), as PyTorch does.
     dtype : type
         The parameters' dtype, and hence that of the input.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A size is wrong, or the implementation is unknown.
 
     Examples
     --------

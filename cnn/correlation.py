@@ -37,13 +37,6 @@ def output_size(H: int, f: int, s: int = 1, d: int = 1, p: int = 0) -> tuple[int
         The output's size along the axis, at least 1.
     r : int
         The remainder: trailing pixels of the padded input that no window reads.
-
-    Raises
-    ------
-    TypeError
-        An argument is not an integer.
-    ValueError
-        An argument is too small, or not one window fits.
     """
     given = (("H", H), ("f", f), ("s", s), ("d", d))
     H, f, s, d = (check_integer(name, value, 1) for name, value in given)

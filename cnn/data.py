@@ -93,11 +93,6 @@ def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
     -------
     np.ndarray
         Y, shape (N, K).
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``y`` is no array of integers from 0 to K - 1.
     """
     check_labels(y, len(y), K)
     return np.eye(K, dtype=dtype)[y]
@@ -255,11 +250,6 @@ def batches(n: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.nd
     ------
     np.ndarray
         Indices, shape (batch_size,); fewer in the last batch where it does not divide n.
-
-    Raises
-    ------
-    TypeError, ValueError
-        When the first batch is asked for: a number is no integer of at least 1.
     """
     check_integer("n", n, 1)
     check_integer("batch_size", batch_size, 1)

@@ -118,11 +118,6 @@ def save_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> No
     ----------
     path, arrays : path-like, mapping of str to np.ndarray
         The file to make or to replace; what to write, as ``net.state_dict()``.
-
-    Raises
-    ------
-    ValueError
-        An array holds Python objects instead of numbers.
     """
 
     def write(file: BinaryIO) -> None:
@@ -325,11 +320,6 @@ def load(root: str | os.PathLike | None = None, download: bool = False) -> Datas
     -------
     Dataset
         Its name, ``"MNIST"`` or ``"digits"``, says which.
-
-    Raises
-    ------
-    ValueError
-        A file is there but damaged, or the images and labels are not equally many.
     """
     try:
         return mnist(root, download)

@@ -35,11 +35,6 @@ def numerical_gradient(
     -------
     np.ndarray
         The estimate of ∂f/∂θ, shape and dtype as ``theta``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``theta`` is no array of float64, or empty, or ``h`` is not positive.
     """
     _check_theta(theta, h)
     dtheta = np.empty_like(theta)
@@ -96,11 +91,6 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     -------
     float
         0 where they are equal, at most 2 where they are not; NaN where one holds a NaN.
-
-    Raises
-    ------
-    ValueError
-        The shapes differ, or the arrays are empty.
     """
     if np.shape(a) != np.shape(b):
         shapes = f"a has shape {np.shape(a)}, b has shape {np.shape(b)}"
@@ -137,8 +127,6 @@ def check_gradient(
     ------
     AssertionError
         The error exceeds ``tol``, or is NaN; the message names the worst entry.
-    TypeError, ValueError
-        The arrays are not as described, or both gradients are zero, which proves nothing.
     """
     _check_theta(theta)
     check_array("dtheta", dtheta, np.shape(theta), "the shape of theta")

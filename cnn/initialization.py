@@ -35,11 +35,6 @@ def xavier_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
         A weight of shape (M_out, M_in) or (C_out, C_in, f_h, f_w); its dtype stays.
     rng : np.random.Generator
         Where the random numbers come from.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``W`` is no array of floating-point numbers, or has fewer than two axes.
     """
     fan_in, fan_out = fans(W)
     W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / (fan_in + fan_out))
@@ -53,11 +48,6 @@ def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
     Parameters
     ----------
     W, rng
-        As for ``xavier_normal_``.
-
-    Raises
-    ------
-    TypeError, ValueError
         As for ``xavier_normal_``.
     """
     fan_in, _ = fans(W)

@@ -29,11 +29,6 @@ def softmax(z: np.ndarray) -> np.ndarray:
     -------
     np.ndarray
         P, shape (N, K), dtype as ``z``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``z`` is no array of floating-point numbers with two axes, or empty.
     """
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
@@ -68,8 +63,6 @@ def cross_entropy(z: np.ndarray, y: np.ndarray) -> np.floating:
 
     Raises
     ------
-    TypeError, ValueError
-        The arrays are not as described, or empty.
     FloatingPointError
         A score is NaN or infinite; the message names the first one.
     """

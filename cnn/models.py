@@ -40,11 +40,6 @@ def simple_cnn(
     -------
     Sequential
         From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``dtype``, ``num_classes`` or ``dropout`` is out of range.
     """
     return Sequential(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
@@ -149,11 +144,6 @@ def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
     -------
     str
         Lines to print.
-
-    Raises
-    ------
-    ValueError
-        A layer does not fit what it gets.
     """
     rows = [
         ("", "layer", "output", "parameters"),

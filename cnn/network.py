@@ -143,11 +143,6 @@ class Linear(Layer):
         Draws the initial weight and bias; see ``uniform_params``.
     dtype : type
         The parameters' dtype, and hence that of the input.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A size is below 1, ``rng`` no generator, or ``dtype`` no floating-point dtype.
     """
 
     def __init__(
@@ -311,11 +306,6 @@ class Sequential(Container):
     ----------
     *layers : Layer
         The layers, from the input to the output, each object once.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An argument is not a layer, or a layer occurs twice.
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -332,10 +322,10 @@ class Sequential(Container):
 
         Implements {eq}`eq:backprop` and {eq}`eq:backprop-params`.
         """
-        learning = [l for l, layer in enumerate(self) if layer.params]
-        first = 0 if input_gradient else min(learning, default=len(self))
-        for l in reversed(range(first, len(self))):
-            dy = self[l].backward(dy, input_gradient=input_gradient or l > first)
+        learning = [l for l, layer in enumerate(self.layers) if layer.params]
+        first = 0 if input_gradient else min(learning, default=len(self.layers))
+        for l in reversed(range(first, len(self.layers))):
+            dy = self.layers[l].backward(dy, input_gradient=input_gradient or l > first)
         return dy if input_gradient else None
 
     def state_dict(self) -> dict[str, np.ndarray]:

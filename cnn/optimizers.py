@@ -50,10 +50,10 @@ def check_grads(grads: Params, params: Params) -> None:
             f"grads has the names {sorted(grads)}; expected {sorted(params)}"
         )
     for name, theta in params.items():
-        check_array(
-            f"grads[{name!r}]", grads[name], theta.shape, "the parameter's shape"
-        )
-        check_same_dtype(parameter=theta, gradient=grads[name])
+        g = grads[name]
+        if getattr(g, "shape", None) != theta.shape or g.dtype != theta.dtype:
+            check_array(f"grads[{name!r}]", g, theta.shape, "the parameter's shape")
+            check_same_dtype(parameter=theta, gradient=g)
 
 
 def check_share(name: str, value: float, end: float = 1) -> None:
@@ -158,11 +158,6 @@ class SGD(Optimizer):
         The parameters by name, changed in place; γ, or a schedule of the step.
     momentum, weight_decay : float
         The share μ of the velocity that a step keeps; λ; 0 for none.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("v",)
@@ -221,11 +216,6 @@ class Adam(Optimizer):
         How much the averages of g and g² keep; ε, which stands outside the root.
     weight_decay : float
         The share λ of each parameter that is added to its gradient; 0 for none.
-
-    Raises
-    ------
-    TypeError, ValueError
-        A parameter can't be trained, or a number is out of range.
     """
 
     memories = ("m", "v")
@@ -266,11 +256,6 @@ class ExponentialDecay:
     ----------
     gamma_max, gamma_min, tau : float
         The rate at step 0, the one it tends to, and the steps until 1/e is left.
-
-    Raises
-    ------
-    ValueError
-        Not ``0 <= gamma_min <= gamma_max``, or ``tau`` is not positive.
     """
 
     gamma_max: float
@@ -305,11 +290,6 @@ class AdamW(Adam):
         As for ``Adam``.
     weight_decay : float
         λ: every step begins by taking the share γλ away from each parameter.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for ``Adam``.
     """
 
     def __init__(

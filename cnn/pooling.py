@@ -266,11 +266,6 @@ class MaxPool2d(_Pool):
     ceil_mode : bool
         Whether one more window may stick out at the end.
 
-    Raises
-    ------
-    TypeError, ValueError
-        A number is wrong, or the padding too large.
-
     Examples
     --------
     >>> layer = MaxPool2d(2)
@@ -301,11 +296,6 @@ class AvgPool2d(_Pool):
         As in ``MaxPool2d``; the padding is zeros.
     count_include_pad : bool
         Whether these zeros count among the pixels to divide by.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in ``MaxPool2d``.
     """
 
     def __init__(
@@ -332,13 +322,7 @@ class AvgPool2d(_Pool):
 
 
 class GlobalAvgPool2d(Layer):
-    """A layer that keeps the mean of each channel, as PyTorch's ``AdaptiveAvgPool2d(1)``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The input has not four axes, or holds other than floating-point numbers.
-    """
+    """A layer that keeps the mean of each channel, as PyTorch's ``AdaptiveAvgPool2d(1)``."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Return the means, shape (N, C, 1, 1), of images of any size."""

@@ -133,11 +133,6 @@ def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.n
     -------
     np.ndarray
         The probabilities P, shape (N, K), dtype as the network's.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``x`` is empty or does not fit the network, or ``batch_size`` is below 1.
     """
     check_array("x", x, ("N", "..."))
     check_integer("batch_size", batch_size, 1)

@@ -47,11 +47,6 @@ class Dropout(Layer):
         The probability of a unit to be switched off, as in PyTorch: at least 0, below 1.
     rng : np.random.Generator
         Draws what is switched off, anew for each image of each batch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``rng`` is no generator; ``p`` is out of range.
     """
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
