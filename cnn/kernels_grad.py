@@ -68,23 +68,6 @@ def _dot_4x4(dW, dz, X, start, offset, nu, k):
     dW[nu, k3], dW[nu, k2], dW[nu, k1], dW[nu, k] = a3, a2, a1, a0
 
 
-@_parallel
-def _dot_taps(
-    dW: np.ndarray, dz: np.ndarray, X: np.ndarray, start: np.ndarray, offset: np.ndarray
-) -> None:
-    """Fill dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t].
-
-    Implements {eq}`eq:kernel-dot`.
-    """
-    down, across = (dW.shape[0] + 3) // 4, (dW.shape[1] + 3) // 4
-    for task in prange(down * across):
-        if down < across:  # the longer side is dealt out to the cores
-            nu, k = task % down, task // down
-        else:
-            nu, k = task // across, task % across
-        _dot_4x4(dW, dz, X, start, offset, 4 * nu, 4 * k)
-
-
 @_inner
 def _sum(row):
     """Return the sum of a row."""
@@ -95,10 +78,28 @@ def _sum(row):
 
 
 @_parallel
-def _sum_rows(db: np.ndarray, rows: np.ndarray) -> None:
-    """Fill db with the sum of each row."""
-    for nu in prange(len(db)):
-        db[nu] = _sum(rows[nu])
+def _dot_taps(
+    dW: np.ndarray,
+    db: np.ndarray,
+    dz: np.ndarray,
+    X: np.ndarray,
+    start: np.ndarray,
+    offset: np.ndarray,
+) -> None:
+    """Fill dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t]; db unless it is empty.
+
+    Implements {eq}`eq:kernel-dot`.
+    """
+    down, across = (dW.shape[0] + 3) // 4, (dW.shape[1] + 3) // 4
+    for task in prange(down * across):
+        if down < across:  # the longer side is dealt out to the cores
+            nu, k = task % down, task // down
+        else:
+            nu, k = task // across, task % across
+        _dot_4x4(dW, dz, X, start, offset, 4 * nu, 4 * k)
+        if k == across - 1:  # the last task of these filters
+            for m in range(4 * nu, min(4 * nu + 4, len(db))):
+                db[m] = _sum(dz[m].reshape(dz.shape[1] * dz.shape[2]))
 
 
 # --- Sorting the pixels ---
@@ -266,9 +267,8 @@ def _filter_gradient(dW, db, dz, X, x, top, left, start, offset):
     """Lay out x, and multiply it by dz."""
     C_out, h_out, w_out, N = dz.shape
     _lay_out(X, x, top, left)
-    _sum_rows(db, dz.reshape(C_out, h_out * w_out * N))
     dots, rows = dW.reshape(C_out, len(offset)), dz.reshape(C_out, h_out, w_out * N)
-    _dot_taps(dots, rows, X.reshape(X.size), start, offset)
+    _dot_taps(dots, db, rows, X.reshape(X.size), start, offset)
 
 
 def _input_gradient(

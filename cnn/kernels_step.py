@@ -15,7 +15,7 @@ from .kernels_grad import (
     _ALONE,
     _batch_last,
     _dot_taps,
-    _sum_rows,
+    _sum,
     _turned,
     conv2d_compiled_backward,
 )
@@ -49,7 +49,8 @@ def _dense(z, q, W, b):
     """Fill z: each number is a scalar product of two rows."""
     (N, M_in), M_out = q.shape, len(W)
     start, taps = np.zeros(1, np.int64), np.arange(0, M_out * M_in, M_in)
-    _dot_taps(z, q.reshape(N, 1, M_in), W.reshape(W.size), start, taps)
+    no_sums = np.empty(0, q.dtype)
+    _dot_taps(z, no_sums, q.reshape(N, 1, M_in), W.reshape(W.size), start, taps)
     for n in range(N):
         for m in range(M_out):
             z[n, m] += b[m]
@@ -71,7 +72,8 @@ def _dense_backward(dq, dW, db, dz, turned, q, W):
     (N, M_in), M_out = q.shape, len(W)
     start, taps = np.zeros(1, np.int64), np.arange(0, max(N, M_out) * M_in, M_in)
     zeros = np.zeros(max(N, M_out), dz.dtype)
-    _sum_rows(db, turned)
+    for m in range(M_out):
+        db[m] = _sum(turned[m])
     out = dW.reshape(M_out, 1, M_in)
     _sum_taps(out, q.reshape(q.size), start, taps[:N], turned, zeros)
     if len(dq):
