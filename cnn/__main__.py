@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> None:
     data = _data(args.data)
     if data.num_classes < 2:
         raise ValueError(
-            f"{data.name}: all labels are 0; expected at least two classes"
+            f"{data.name}: all labels are 0; expected two classes at least"
         )
     out = _folder(args, data)
     checkpoint = out / "checkpoint.npz"
@@ -117,11 +117,7 @@ def _train(args: argparse.Namespace) -> None:
         go_on = f"The same command with --resume goes on from {checkpoint}."
         anew = "No test was reached, so there is no checkpoint: the same command begins anew."
         raise KeyboardInterrupt(go_on if checkpoint.exists() else anew) from None
-    minutes, seconds = divmod(round(history.seconds[-1]), 60)
-    print(
-        f"Iteration {len(history.loss)}: test error {history.test_error[-1]:.2%}, "
-        f"loss {history.test_loss[-1]:.4f}, {minutes} min {seconds} s."
-    )
+    print(f"Iteration {len(history.loss)}: {history}, {history.seconds[-1]:.0f} s.")
     print(f"Written to {out}: {', '.join(sorted(os.listdir(out)))}")
 
 
@@ -274,24 +270,16 @@ _OPTIONS: dict[str, dict[str, object]] = {
     "--recipe": {"choices": [*RECIPES], "default": "constant", "help": "how to train"},
     "--data": {
         "help": "mnist, digits, or a folder with four IDX files of 28×28 images, named as "
-        "MNIST's (without it: MNIST where it is found or can be downloaded, else the "
-        "embedded digits)",
+        "MNIST's (else: MNIST, found or downloaded, or the embedded digits)",
     },
     "--epochs": {"type": int, "help": "how often each image is seen (15; digits: 120)"},
     "--seed": {"type": int, "default": SEED, "help": "fixes all chance"},
     "--out": {"type": Path, "help": "folder to write to (else one in data/runs)"},
-    "--show": {
-        "action": "store_true",
-        "help": "open the curves where there is a screen",
-    },
+    "--show": {"action": "store_true", "help": "open the curves, if there is a screen"},
     "--resume": {"action": "store_true", "help": "go on from the folder's checkpoint"},
     "weights": {"type": Path, **_WEIGHTS},
     "weights?": {"type": Path, "nargs": "?", **_WEIGHTS},
-    "images": {
-        "metavar": "IMAGE",
-        "nargs": "+",
-        "help": "a photograph or scan of one digit",
-    },
+    "images": {"nargs": "+", "metavar": "IMAGE", "help": "a photo or scan of a digit"},
 }
 _RUN = "--model --recipe --data --epochs --seed --out --show"
 

@@ -54,13 +54,9 @@ def _bands(X: np.ndarray, *rows: int) -> np.ndarray:
 # --- Forward ---
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_bands(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Cross-correlate with one matrix product per output pixel, for all images at once.
 
     Implements {eq}`eq:conv-bands`.
@@ -84,14 +80,9 @@ def _input_bands(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
 # --- Backward ---
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_bands_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, input_gradient: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
     """Turn dz into the gradients dx (None where it is not wanted), dW and db.
 
     Implements {eq}`eq:conv-bands-dW`; the bias is {eq}`eq:conv-db`.

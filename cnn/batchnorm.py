@@ -102,13 +102,9 @@ class _Statistics(Layer):
     """What batch normalisation keeps: scale and shift, running mean and variance."""
 
     def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        *,
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, *,
         dtype: type = np.float32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         check_integer("num_features", num_features, 1)
         _check_eps(eps)

@@ -28,13 +28,9 @@ __all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
 # --- What the next step depends on ---
 def iterations(
-    N: int,
-    batch_size: int,
-    rng: np.random.Generator,
-    total: int,
-    done: int = 0,
+    N: int, batch_size: int, rng: np.random.Generator, total: int, done: int = 0,
     shuffled: dict | None = None,
-) -> Iterator[tuple[np.ndarray, dict]]:
+) -> Iterator[tuple[np.ndarray, dict]]:  # fmt: skip
     """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
 
     An epoch that was begun is dealt again, shuffled from the state ``shuffled``, and
@@ -59,12 +55,9 @@ Parts = tuple[Sequential, Optimizer, np.random.Generator]
 
 
 def save(
-    path: str | os.PathLike,
-    run: dict[str, str],
-    parts: Parts,
-    shuffled: dict,
+    path: str | os.PathLike, run: dict[str, str], parts: Parts, shuffled: dict,
     history: History,
-) -> None:
+) -> None:  # fmt: skip
     """Write a checkpoint: all that the rest of the run depends on."""
     net, optimizer, rng = parts
     record = {
@@ -193,16 +186,10 @@ def _fit_and_keep(
 
 
 def fit(
-    net: Sequential,
-    optimizer: Optimizer,
-    data: Dataset,
-    *,
-    epochs: int,
-    rng: np.random.Generator,
-    batch_size: int = 100,
-    every: int = 100,
+    net: Sequential, optimizer: Optimizer, data: Dataset, *, epochs: int,
+    rng: np.random.Generator, batch_size: int = 100, every: int = 100,
     checkpoint: str | os.PathLike | None = None,
-) -> History:
+) -> History:  # fmt: skip
     """Train ``net`` on ``data``, test it now and then, and return the history.
 
     Parameters
@@ -237,14 +224,10 @@ def fit(
 
 
 def train(
-    data: Dataset,
-    model: str = "simple",
-    recipe: str = "constant",
-    *,
-    epochs: int | None = None,
-    seed: int = SEED,
+    data: Dataset, model: str = "simple", recipe: str = "constant", *,
+    epochs: int | None = None, seed: int = SEED,
     checkpoint: str | os.PathLike | None = None,
-) -> tuple[Sequential, History]:
+) -> tuple[Sequential, History]:  # fmt: skip
     """Train a network: batches of 100 images, a test every 100 iterations.
 
     Parameters

@@ -53,14 +53,9 @@ def check_implementation(name: str) -> str:
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    implementation: str = "auto",
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, implementation: str = "auto",
+) -> np.ndarray:  # fmt: skip
     """Cross-correlate images with filters, by the implementation asked for.
 
     Implements {eq}`eq:conv-forward`.
@@ -87,15 +82,10 @@ def conv2d(
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, input_gradient: bool = True,
     implementation: str = "auto",
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
     """Turn dz into the gradients dx (None where it is not wanted), dW and db.
 
     Implements {eq}`eq:conv-dx`, {eq}`eq:conv-dW` and {eq}`eq:conv-db`.
@@ -146,18 +136,11 @@ class _Filters(Layer):
     """Filters with a bias, and where they go."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Kernel,
-        stride: int = 1,
-        padding: Padding = 0,
-        dilation: int = 1,
-        *,
-        rng: np.random.Generator,
-        dtype: type = np.float32,
+        self, in_channels: int, out_channels: int, kernel_size: Kernel,
+        stride: int = 1, padding: Padding = 0, dilation: int = 1, *,
+        rng: np.random.Generator, dtype: type = np.float32,
         implementation: str = "auto",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         C_in = check_integer("in_channels", in_channels, 1)
         C_out = check_integer("out_channels", out_channels, 1)

@@ -82,12 +82,9 @@ def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
 
 
 def geometry(
-    size: tuple[int, int],
-    filter_size: tuple[int, int],
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> Geometry:
+    size: tuple[int, int], filter_size: tuple[int, int], stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> Geometry:  # fmt: skip
     """Work out where a filter goes on an image, along both axes."""
     if len(size) != 2 or len(filter_size) != 2:
         raise ValueError(
@@ -128,13 +125,9 @@ def pad(x: np.ndarray, g: Geometry) -> np.ndarray:
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_loops(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Cross-correlate one number at a time: z, shape (N, C_out, h_out, w_out).
 
     Implements {eq}`eq:conv-forward`.

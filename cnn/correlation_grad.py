@@ -17,14 +17,9 @@ __all__ = [
 # --- First way: indices ---
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_loops_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, input_gradient: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
     """Compute dx, dW and db by the literal loops of the forward pass.
 
     Implements {eq}`eq:conv-dx`, {eq}`eq:conv-dW` and {eq}`eq:conv-db`.
@@ -54,13 +49,9 @@ def crop(dxbar: np.ndarray, shape: tuple[int, ...], g: Geometry) -> np.ndarray:
 
 
 def check_conv_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> Geometry:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> Geometry:  # fmt: skip
     """Return the geometry, if the outputs that it counts are those of ``dz``."""
     g = geometry(x.shape[2:], W.shape[2:], stride, padding, dilation)
     outputs = (len(x), len(W), g.h_out, g.w_out)
@@ -73,12 +64,9 @@ def check_conv_backward(
 # --- Second way: a matrix ---
 @shapes("W (C_out, C_in, f_h, f_w)")
 def conv2d_matrix(
-    W: np.ndarray,
-    size: tuple[int, int],
-    stride: int = 1,
-    padding: Padding = 0,
+    W: np.ndarray, size: tuple[int, int], stride: int = 1, padding: Padding = 0,
     dilation: int = 1,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Write the convolution of one image of ``size`` (rows, columns) as a dense matrix.
 
     Implements {eq}`eq:conv-matrix`.
@@ -130,13 +118,9 @@ def correlate(x: np.ndarray, W: np.ndarray) -> np.ndarray:
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_correlation_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Compute dx, dW and db as cross-correlations.
 
     Implements {eq}`eq:conv-dx-correlation` and {eq}`eq:conv-dW-correlation`.

@@ -26,13 +26,9 @@ def im2col(x: np.ndarray, f_h: int, f_w: int, g: Geometry) -> np.ndarray:
 # --- Forward: one product ---
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_im2col(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Cross-correlate with one matrix product per image: z, (N, C_out, h_out, w_out).
 
     Implements {eq}`eq:conv-columns`.
@@ -62,14 +58,9 @@ def col2im(dV: np.ndarray, g: Geometry) -> np.ndarray:
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_im2col_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, input_gradient: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
     """Turn dz into the gradients dx (None where it is not wanted), dW and db.
 
     Implements {eq}`eq:conv-columns-dW` and {eq}`eq:conv-columns-dV`.

@@ -120,13 +120,9 @@ def _piece(T):
 
 @_parallel
 def _sum_taps(
-    z: np.ndarray,
-    X: np.ndarray,
-    start: np.ndarray,
-    offset: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-) -> None:
+    z: np.ndarray, X: np.ndarray, start: np.ndarray, offset: np.ndarray,
+    W: np.ndarray, b: np.ndarray,
+) -> None:  # fmt: skip
     """Fill z[ν, i, t] = b[ν] + Σ_k W[ν, k] · X[start[i] + offset[k] + t].
 
     Implements {eq}`eq:kernel-sum`.
@@ -167,12 +163,9 @@ class _Layout(NamedTuple):
 
 @functools.lru_cache(256, typed=True)
 def _layout(
-    x_shape: tuple[int, ...],
-    W_shape: tuple[int, ...],
-    stride: int,
-    padding: Padding,
+    x_shape: tuple[int, ...], W_shape: tuple[int, ...], stride: int, padding: Padding,
     dilation: int,
-) -> _Layout:
+) -> _Layout:  # fmt: skip
     """Return the layout for images and filters of these shapes."""
     (N, C, *size), (_, _, f_h, f_w) = x_shape, W_shape
     g = geometry(size, (f_h, f_w), stride, padding, dilation)
@@ -194,13 +187,9 @@ _REFUSED = (
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), b (C_out)")
 def conv2d_compiled(
-    x: np.ndarray,
-    W: np.ndarray,
-    b: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-) -> np.ndarray:
+    x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1,
+) -> np.ndarray:  # fmt: skip
     """Cross-correlate with compiled loops, the batch innermost in memory."""
     if x.dtype not in _DTYPES:
         raise TypeError(_REFUSED.format(x.dtype))

@@ -79,13 +79,9 @@ def _sum(row):
 
 @_parallel
 def _dot_taps(
-    dW: np.ndarray,
-    db: np.ndarray,
-    dz: np.ndarray,
-    X: np.ndarray,
-    start: np.ndarray,
+    dW: np.ndarray, db: np.ndarray, dz: np.ndarray, X: np.ndarray, start: np.ndarray,
     offset: np.ndarray,
-) -> None:
+) -> None:  # fmt: skip
     """Fill dW[ν, k] = Σ_i Σ_t dz[ν, i, t] · X[start[i] + offset[k] + t]; db unless it is empty.
 
     Implements {eq}`eq:kernel-dot`.
@@ -172,13 +168,9 @@ _GAP = 272  # numbers between these rows, that they don't lie 4 096 bytes apart
 
 @_parallel
 def _sum_classes(
-    dx: np.ndarray,
-    D: np.ndarray,
-    offset: np.ndarray,
-    V: np.ndarray,
-    work: np.ndarray,
-    s: int,
-) -> None:
+    dx: np.ndarray, D: np.ndarray, offset: np.ndarray, V: np.ndarray,
+    work: np.ndarray, s: int,
+) -> None:  # fmt: skip
     """Fill dx, (C, H, W, N): a task adds up some pixels of a class and puts them in place.
 
     Implements {eq}`eq:kernel-classes`.
@@ -239,14 +231,9 @@ def _batch_last(x: np.ndarray) -> np.ndarray:
 
 @shapes("W (C_out, C_in, f_h, f_w), x (N, C_in, H, W), dz (N, C_out, h_out, w_out)")
 def conv2d_compiled_backward(
-    dz: np.ndarray,
-    x: np.ndarray,
-    W: np.ndarray,
-    stride: int = 1,
-    padding: Padding = 0,
-    dilation: int = 1,
-    input_gradient: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    dz: np.ndarray, x: np.ndarray, W: np.ndarray, stride: int = 1,
+    padding: Padding = 0, dilation: int = 1, input_gradient: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:  # fmt: skip
     """Turn dz into the gradients dx (None where it is not wanted), dW and db."""
     if x.dtype not in _DTYPES:
         raise TypeError(_REFUSED.format(x.dtype))

@@ -202,15 +202,9 @@ def _move_piece(theta, g, m, v, rise1, rise2, correct2, eps, rate):
 
 
 def _adam(
-    theta: np.ndarray,
-    g: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    t: int,
-    gamma: float,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
+    theta: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, t: int,
+    gamma: float, betas: tuple[float, float], eps: float,
+) -> None:  # fmt: skip
     """Take Adam's step with one parameter, in one walk through the memory."""
     if not (theta.flags.carray and m.flags.carray and v.flags.carray):
         adam_update(theta, g, m, v, t, gamma, betas, eps)  # changed in place: no copies

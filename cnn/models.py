@@ -16,12 +16,9 @@ __all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summa
 
 # --- Two lists of numbers ---
 def simple_cnn(
-    *,
-    rng: np.random.Generator,
-    dtype: type = np.float32,
-    num_classes: int = 10,
+    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10,
     dropout: float = 0.0,
-) -> Sequential:
+) -> Sequential:  # fmt: skip
     """Make the network of Table 1: one convolution, 232 662 parameters.
 
     Parameters
@@ -54,12 +51,9 @@ def simple_cnn(
 
 
 def deep_cnn(
-    *,
-    rng: np.random.Generator,
-    dtype: type = np.float32,
-    num_classes: int = 10,
+    *, rng: np.random.Generator, dtype: type = np.float32, num_classes: int = 10,
     dropout: float = 0.0,
-) -> Sequential:
+) -> Sequential:  # fmt: skip
     """Make the network of Table 2: three convolutions, 122 270 parameters.
 
     Parameters, result and errors are those of ``simple_cnn``.

@@ -146,13 +146,9 @@ class Linear(Layer):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        rng: np.random.Generator,
+        self, in_features: int, out_features: int, *, rng: np.random.Generator,
         dtype: type = np.float32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.params = uniform_params((out_features, in_features), rng, dtype)
 

@@ -112,6 +112,12 @@ class Bookkeeping:
             for m, a in memory.items():
                 a[...] = state[f"{m}.{name}"]
 
+    def update(
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
+    ) -> None:
+        """Change one parameter, and its memories, in place."""
+        raise NotImplementedError
+
 
 class Optimizer(Bookkeeping):
     """What optimisers share; a new one names ``memories``, writes ``update``."""
@@ -139,12 +145,6 @@ class Optimizer(Bookkeeping):
         Implements {eq}`eq:decay-coupled`.
         """
         return g + self.weight_decay * theta if self.weight_decay else g
-
-    def update(
-        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
-    ) -> None:
-        """Change one parameter, and its memories, in place."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):
@@ -184,15 +184,9 @@ class SGD(Optimizer):
 # --- Adam ---
 @shapes("theta (...), g (...), m (...), v (...)")
 def adam_update(
-    theta: np.ndarray,
-    g: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    t: int,
-    gamma: float,
-    betas: tuple[float, float],
-    eps: float,
-) -> None:
+    theta: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, t: int,
+    gamma: float, betas: tuple[float, float], eps: float,
+) -> None:  # fmt: skip
     """Take Adam's step number ``t``, counted from 1, with one parameter, in place.
 
     Implements {eq}`eq:adam-moments`, {eq}`eq:adam-correction` and {eq}`eq:adam-step`.
@@ -222,13 +216,10 @@ class Adam(Optimizer):
     rule = staticmethod(adam_update)
 
     def __init__(
-        self,
-        params: Params,
-        lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, params: Params, lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, lr, weight_decay)
         check_adam(betas, eps)
         self.betas, self.eps = betas, eps
@@ -293,13 +284,11 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self,
-        params: Mapping[str, np.ndarray],
+        self, params: Mapping[str, np.ndarray],
         lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 1e-2,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(params, lr, betas, eps, weight_decay)
 
     def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:

@@ -21,12 +21,9 @@ __all__ = [
 
 # --- Windows that stick out ---
 def pool_geometry(
-    size: tuple[int, int],
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-) -> tuple[int, int, Geometry]:
+    size: tuple[int, int], kernel_size: Kernel, stride: int | None = None,
+    padding: Padding = 0, ceil_mode: bool = False,
+) -> tuple[int, int, Geometry]:  # fmt: skip
     """Return f_h, f_w and where this window goes on an image of (H, W).
 
     Implements {eq}`eq:pool-ceil`. In ceil mode ``bottom`` and ``right`` include what sticks out.
@@ -74,12 +71,9 @@ def _check_bool(name: str, value: bool) -> None:
 # --- The largest ---
 @shapes("x (N, C, H, W) real")
 def max_pool2d(
-    x: np.ndarray,
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+    x: np.ndarray, kernel_size: Kernel, stride: int | None = None,
+    padding: Padding = 0, ceil_mode: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return each window's largest number y, and the winners: the places where they stood.
 
     Implements {eq}`eq:pool-max` and {eq}`eq:pool-winner`.
@@ -102,14 +96,9 @@ def max_pool2d(
     "winners (N, C, h_out, w_out) integer"
 )
 def max_pool2d_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    winners: np.ndarray,
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-) -> np.ndarray:
+    dy: np.ndarray, x: np.ndarray, winners: np.ndarray, kernel_size: Kernel,
+    stride: int | None = None, padding: Padding = 0, ceil_mode: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Hand each window's blame to the pixel that won it: dx, shape (N, C, H, W).
 
     Implements {eq}`eq:pool-max-dx`.
@@ -143,13 +132,9 @@ def _check_winners(winners: np.ndarray, places: int) -> None:
 
 # --- The mean ---
 def window_counts(
-    size: tuple[int, int],
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> np.ndarray:
+    size: tuple[int, int], kernel_size: Kernel, stride: int | None = None,
+    padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+) -> np.ndarray:  # fmt: skip
     """Count the pixels that each window's sum is divided by, shape (h_out, w_out).
 
     Implements {eq}`eq:pool-count`.
@@ -171,13 +156,9 @@ def _counted(start: np.ndarray, f: int, h0: int, h1: int) -> np.ndarray:
 
 @shapes("x (N, C, H, W) float")
 def avg_pool2d(
-    x: np.ndarray,
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> np.ndarray:
+    x: np.ndarray, kernel_size: Kernel, stride: int | None = None,
+    padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+) -> np.ndarray:  # fmt: skip
     """Return the mean of each window, shape (N, C, h_out, w_out).
 
     Implements {eq}`eq:pool-avg`.
@@ -191,14 +172,9 @@ def avg_pool2d(
 
 @shapes("x (N, C, H, W) float, dy (N, C, h_out, w_out) float")
 def avg_pool2d_backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    kernel_size: Kernel,
-    stride: int | None = None,
-    padding: Padding = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-) -> np.ndarray:
+    dy: np.ndarray, x: np.ndarray, kernel_size: Kernel, stride: int | None = None,
+    padding: Padding = 0, ceil_mode: bool = False, count_include_pad: bool = True,
+) -> np.ndarray:  # fmt: skip
     """Hand each window's blame to its pixels, in equal shares: dx, shape (N, C, H, W).
 
     Implements {eq}`eq:pool-avg-dx`.
@@ -235,12 +211,9 @@ class _Pool(Layer):
     """A window that is moved over each channel by itself."""
 
     def __init__(
-        self,
-        kernel_size: Kernel,
-        stride: int | None = None,
-        padding: Padding = 0,
+        self, kernel_size: Kernel, stride: int | None = None, padding: Padding = 0,
         ceil_mode: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         _, s, _ = _window(kernel_size, stride, padding, ceil_mode)
         self.where = {"kernel_size": kernel_size, "stride": s, "padding": padding}
@@ -299,13 +272,9 @@ class AvgPool2d(_Pool):
     """
 
     def __init__(
-        self,
-        kernel_size: Kernel,
-        stride: int | None = None,
-        padding: Padding = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> None:
+        self, kernel_size: Kernel, stride: int | None = None, padding: Padding = 0,
+        ceil_mode: bool = False, count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode)
         _check_bool("count_include_pad", count_include_pad)
         self.where["count_include_pad"] = count_include_pad

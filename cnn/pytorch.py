@@ -145,12 +145,9 @@ class Batches:
     """Batches of tensors: the same, in the same order, that ``fit`` deals itself."""
 
     def __init__(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        batch_size: int = 100,
+        self, x: np.ndarray, y: np.ndarray, batch_size: int = 100,
         rng: Generator | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if rng is not None and not isinstance(rng, Generator):
             raise TypeError(f"rng is {rng!r:.60}; expected default_rng(seed), or None")
         self.x, self.y = _tensors(x, y)
@@ -216,14 +213,9 @@ class Trainer(_Steps):
     """The training loop of this book around a PyTorch module, which it trains in place."""
 
     def fit(
-        self,
-        train: _Deal,
-        test: _Deal,
-        *,
-        epochs: int,
-        every: int = 100,
+        self, train: _Deal, test: _Deal, *, epochs: int, every: int = 100,
         seed: int | None = None,
-    ) -> History:
+    ) -> History:  # fmt: skip
         """Train, test every so many iterations and after the last; return the history."""
         total = _check_fit(train, epochs, every)
         dealt = (batch for _ in range(epochs) for batch in train)
@@ -272,13 +264,9 @@ def _check_fit(train: _Deal, epochs: int, every: int) -> int:
 
 
 def train_twin(
-    data: Dataset,
-    model: str = "simple",
-    recipe: str = "constant",
-    *,
-    epochs: int | None = None,
-    seed: int = SEED,
-) -> tuple[nn.Sequential, History]:
+    data: Dataset, model: str = "simple", recipe: str = "constant", *,
+    epochs: int | None = None, seed: int = SEED,
+) -> tuple[nn.Sequential, History]:  # fmt: skip
     """Train PyTorch's twin of a network as ``train`` trains the network, on the CPU."""
     modules = []
 

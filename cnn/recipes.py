@@ -40,13 +40,9 @@ def epochs_for(data: Dataset) -> int:
 
 
 def prepare(
-    model: str = "simple",
-    recipe: str = "constant",
-    *,
-    seed: int = SEED,
-    num_classes: int = 10,
-    dtype: type = np.float32,
-) -> tuple[Sequential, Adam, np.random.Generator]:
+    model: str = "simple", recipe: str = "constant", *, seed: int = SEED,
+    num_classes: int = 10, dtype: type = np.float32,
+) -> tuple[Sequential, Adam, np.random.Generator]:  # fmt: skip
     """Return a new network, its optimiser, and the generator that shuffles the images."""
     for name, value, known in (("model", model, MODELS), ("recipe", recipe, RECIPES)):
         if value not in known:
@@ -58,14 +54,9 @@ def prepare(
 
 
 def train(
-    data: Dataset,
-    model: str = "simple",
-    recipe: str = "constant",
-    *,
-    epochs: int | None = None,
-    seed: int = SEED,
-    fit: Callable[..., History] = fit,
-) -> tuple[Sequential, History]:
+    data: Dataset, model: str = "simple", recipe: str = "constant", *,
+    epochs: int | None = None, seed: int = SEED, fit: Callable[..., History] = fit,
+) -> tuple[Sequential, History]:  # fmt: skip
     """Train a network: batches of 100 images, a test every 100 iterations."""
     check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
     classes = data.num_classes

@@ -141,14 +141,10 @@ class History:
 
 # --- The whole loop ---
 def loop(
-    step: Callable[[Any], float],
-    test: Callable[[], tuple[float, float]],
-    dealt: Iterable[Any],
-    total: int,
-    every: int = 100,
-    history: History | None = None,
-    keep: Callable[[], None] = lambda: None,
-) -> History:
+    step: Callable[[Any], float], test: Callable[[], tuple[float, float]],
+    dealt: Iterable[Any], total: int, every: int = 100,
+    history: History | None = None, keep: Callable[[], None] = lambda: None,
+) -> History:  # fmt: skip
     """Take one step with each batch; test, and keep, every so many iterations."""
     history = History() if history is None else history
     begun = time.perf_counter() - (history.seconds[-1] if history.seconds else 0)
@@ -166,15 +162,9 @@ def loop(
 
 
 def fit(
-    net: Sequential,
-    optimizer: Optimizer,
-    data: Dataset,
-    *,
-    epochs: int,
-    rng: np.random.Generator,
-    batch_size: int = 100,
-    every: int = 100,
-) -> History:
+    net: Sequential, optimizer: Optimizer, data: Dataset, *, epochs: int,
+    rng: np.random.Generator, batch_size: int = 100, every: int = 100,
+) -> History:  # fmt: skip
     """Train ``net`` on ``data``, test it now and then, and return the history."""
     total, N = check_run(data, epochs, batch_size, every), len(data.x_train)
     net.train()

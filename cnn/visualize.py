@@ -50,13 +50,9 @@ def saliency(net: Sequential, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 # --- What if it were covered? ---
 @shapes("x (N, C, H, W) float, y (N) integer")
 def occlusion(
-    net: Sequential,
-    x: np.ndarray,
-    y: np.ndarray,
-    size: int = 7,
-    stride: int = 1,
+    net: Sequential, x: np.ndarray, y: np.ndarray, size: int = 7, stride: int = 1,
     value: float = 0.0,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Compute what a class's probability loses when a patch covers each place in turn.
 
     Implements {eq}`eq:occlusion`; the patch is set to ``value``, and 0 is paper.

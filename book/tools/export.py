@@ -54,7 +54,9 @@ class Module:
         plural = "s" * (len(self.chapters) > 1)
         start = self.docstring or self.title + "." * (self.title[-1:] not in ".?!")
         raw = "r" if "\\" in start else ""
-        origin = f"Exported from {books}: edit the chapter{plural} and run `make export`."
+        origin = (
+            f"Exported from {books}: edit the chapter{plural} and run `make export`."
+        )
         names = ", ".join(f'"{n}"' for n in self.names if not n.startswith("_"))
         public = f"__all__ = [{names}]"
         if len(public) > 88:  # Ruff would give each name a line
