@@ -68,7 +68,7 @@ def show_cell(cell: Cell) -> list[dict]:
     if cell.kind == "markdown":
         return [about | {"source": cell.source}]
     about |= {"outputs": cell.outputs, "execution_count": cell.count}
-    code = re.sub(r"(?m) *# fmt: skip$", "", without_glue(cell.source))
+    code = without_glue(cell.source)
     if not code:  # nothing but results for the text
         about["metadata"] = {**cell.metadata, "tags": [*cell.tags, "remove-cell"]}
     shown = [about | {"source": code}] if code or cell.outputs else []

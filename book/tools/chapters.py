@@ -216,11 +216,12 @@ def glues(node: ast.AST) -> bool:
 
 
 def without_glue(source: str) -> str:
-    """Return a cell's source as the page shows it: what serves ``glue`` alone is left out."""
+    """Return a cell's source as the page shows it: without what serves ``glue`` or Ruff alone."""
     lines = source.splitlines()
     for node in filter(glues, ast.walk(tree(source))):
         first = node.lineno - 1
         while first and not (lines[first - 1] or "").strip():
             first -= 1  # the blank lines before it go too
         lines[first : node.end_lineno] = [None] * (node.end_lineno - first)
-    return "\n".join(line for line in lines if line is not None).strip("\n")
+    kept = (line.removesuffix("  # fmt: skip") for line in lines if line is not None)
+    return "\n".join(kept).strip("\n")
