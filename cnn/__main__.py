@@ -102,7 +102,7 @@ def _train(args: argparse.Namespace) -> None:
     data = _data(args.data)
     if data.num_classes < 2:
         raise ValueError(
-            f"{data.name}: all labels are 0; expected two classes at least"
+            f"{data.name}: all labels are 0; expected at least two classes"
         )
     out = _folder(args, data)
     checkpoint = out / "checkpoint.npz"
