@@ -29,7 +29,6 @@ from chapters import (
 
 pytestmark = pytest.mark.check
 
-# What the book does not keep yet: these tests may fail.
 PACKAGE = BOOK.parent / "cnn"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 CONTENTS = contents()
