@@ -15,6 +15,7 @@ import tokenize
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
 
@@ -187,13 +188,17 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 # --- Weights that others can read ---
-def save_weights(path: str | os.PathLike, net: Sequential) -> None:
+def save_weights(
+    path: str | os.PathLike, net: Sequential, about: Mapping[str, str] | None = None
+) -> None:
     """Write a network's weights as a safetensors file, which PyTorch reads as well.
 
     Parameters
     ----------
     path, net : path-like, Sequential
         The file to make or to replace, which is never half written, and the network.
+    about : mapping of str to str, optional
+        What else the file's header shall say, such as how the network was trained.
 
     Raises
     ------
@@ -202,19 +207,19 @@ def save_weights(path: str | os.PathLike, net: Sequential) -> None:
     """
     from safetensors.numpy import save
 
-    state = {name: np.ascontiguousarray(a) for name, a in net.state_dict().items()}
-    replace_file(path, lambda file: file.write(save(state)))
+    content = save(net.state_dict(), dict(about or {}))
+    replace_file(path, lambda file: file.write(content))
 
 
-def load_weights(path: str | os.PathLike) -> Sequential:
+def load_weights(path: str | os.PathLike | None = None) -> Sequential:
     """Read one of the two networks, with its weights, from a safetensors file.
 
     Which network it is, and with how many classes, names and shapes tell.
 
     Parameters
     ----------
-    path : path-like
-        The file.
+    path : path-like, optional
+        The file; by default the one that comes with the package, ``deep`` on MNIST.
 
     Returns
     -------
@@ -226,19 +231,35 @@ def load_weights(path: str | os.PathLike) -> Sequential:
     ImportError, FileNotFoundError, ValueError
         Safetensors or the file is missing; it is damaged, or of another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        state = load(Path(path).read_bytes())
-    except (SafetensorError, KeyError, TypeError, ValueError) as err:
-        raise ValueError(f"{path} is no safetensors file of weights: {err}") from err
+    shipped = files("cnn") / "deep-mnist.safetensors"
+    file = shipped if path is None else Path(path)
+    state = _read_weights(file.read_bytes(), str(file))
     try:
         net = network_of(state)
         net.load_state_dict(state)
     except ValueError as err:  # another network, NaN or infinity
-        raise ValueError(f"{path}: {err}") from err
+        raise ValueError(f"{file}: {err}") from err
     return net
+
+
+def _read_weights(content: bytes, name: str) -> dict[str, np.ndarray]:
+    """Take the arrays out of a safetensors file of single or double precision."""
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = dict(deserialize(content))
+    except (SafetensorError, ValueError) as err:
+        raise ValueError(f"{name} is no safetensors file: {err}") from err
+    known, state = {"F32": np.float32, "F64": np.float64}, {}
+    for key, entry in entries.items():
+        if entry["dtype"] not in known:
+            raise ValueError(
+                f"{name} holds {key} as {entry['dtype']}; expected F32 or F64: convert the "
+                "weights, as PyTorch's module.float() does, and save them again"
+            )
+        a = np.frombuffer(entry["data"], known[entry["dtype"]])
+        state[key] = a.reshape(entry["shape"])
+    return state
 
 
 def network_of(state: Mapping[str, np.ndarray]) -> Sequential:

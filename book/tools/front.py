@@ -28,7 +28,7 @@ def main() -> int:
     """Draw the picture."""
     plt.style.use(BOOK / "_static" / "book.mplstyle")
     plt.rcParams |= {"svg.hashsalt": "front", "figure.constrained_layout.use": False}
-    net = load_weights(BOOK / "runs" / "deep-mnist.safetensors")
+    net = load_weights()
     x = digits().x_test[28:29]
     W = net.params["0.weight"][:, 0]
     maps = net.layers[1](net.layers[0](x))[0]

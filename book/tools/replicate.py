@@ -23,7 +23,7 @@ from machine import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "book" / "runs" / "replication.json"
-WEIGHTS = ROOT / "book" / "runs" / "deep-mnist.safetensors"
+WEIGHTS = ROOT / "cnn" / "deep-mnist.safetensors"
 HELD_OUT = 10_000  # of the training images, for the choice of the share
 SHARES = (0.0, 0.1, 0.25, 0.5)
 Run = tuple[str, str, str, int]
