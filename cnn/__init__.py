@@ -39,7 +39,7 @@ _HOMES = {
     "conv": "Conv2d conv2d conv2d_backward",
     "correlation": "output_size",
     "data": "Dataset batches digits one_hot read_folder",
-    "files": "load load_arrays load_weights save_arrays save_weights",
+    "files": "load load_arrays save_arrays",
     "gradcheck": "check_gradient numerical_gradient relative_error",
     "initialization": "kaiming_normal_ xavier_normal_",
     "losses": "cross_entropy cross_entropy_backward error_rate softmax",
@@ -50,6 +50,7 @@ _HOMES = {
     "recipes": "probabilities",
     "regularization": "Dropout",
     "training": "History evaluate train_step",
+    "weights": "load_weights save_weights",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [*_HOME]
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
     from cnn.conv import Conv2d, conv2d, conv2d_backward
     from cnn.correlation import output_size
     from cnn.data import Dataset, batches, digits, one_hot, read_folder
-    from cnn.files import load, load_arrays, load_weights, save_arrays, save_weights
+    from cnn.files import load, load_arrays, save_arrays
     from cnn.gradcheck import check_gradient, numerical_gradient, relative_error
     from cnn.initialization import kaiming_normal_, xavier_normal_
     from cnn.losses import cross_entropy, cross_entropy_backward, error_rate, softmax
@@ -90,3 +91,4 @@ if TYPE_CHECKING:
     from cnn.recipes import probabilities
     from cnn.regularization import Dropout
     from cnn.training import History, evaluate, train_step
+    from cnn.weights import load_weights, save_weights

@@ -18,12 +18,13 @@ from . import __version__
 from .backend import FAST
 from .checkpoint import train
 from .data import Dataset, digits, mnist_folder, read_folder
-from .files import load, load_weights, mnist, replace_file, save_history, save_weights
+from .files import load, mnist, replace_file, save_history
 from .handwriting import as_mnist, ink, read_picture
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
 from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
+from .weights import load_weights, save_weights
 
 __all__ = ["main"]
 

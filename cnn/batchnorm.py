@@ -3,12 +3,10 @@
 Exported from book/16-batch-norm.ipynb: edit the chapter and run `make export`.
 """
 
-import math
-
 import numpy as np
 
 from .network import Layer
-from .shapes import check_array, check_integer, check_same_dtype, shapes
+from .shapes import check_array, check_integer, check_number, check_same_dtype, shapes
 
 __all__ = ["moments", "batch_norm", "batch_norm_backward", "BatchNorm1d", "BatchNorm2d"]
 
@@ -18,14 +16,16 @@ def _check_values(x: np.ndarray) -> None:
     if x.size == x.shape[1]:
         raise ValueError(
             f"x has shape {x.shape}, one number in each channel; expected at least 2, because a "
-            "single number is its own mean, and nothing is left of it"
+            "single number is its own mean, and nothing is left of it: take larger batches, or "
+            "net.eval() to use the running moments"
         )
 
 
 def _check_eps(eps: float) -> None:
     """Raise unless ε is positive and finite."""
-    if not 0 < eps < math.inf:
-        raise ValueError(f"eps is {eps}; expected a small positive number")
+    check_number("eps", eps)
+    if eps == 0:
+        raise ValueError("eps is 0; expected a small positive number")
 
 
 # --- Forward ---
@@ -108,18 +108,20 @@ class _Statistics(Layer):
         super().__init__()
         check_integer("num_features", num_features, 1)
         _check_eps(eps)
-        if not 0 <= momentum <= 1:
+        check_number("momentum", momentum)
+        if momentum > 1:
             raise ValueError(f"momentum is {momentum}; expected a number from 0 to 1")
         if np.dtype(dtype).kind not in "fc":
             raise TypeError(
                 f"dtype is {np.dtype(dtype)}; expected a floating-point dtype"
             )
         self.eps, self.momentum = float(eps), float(momentum)
+        wide = np.result_type(dtype, np.float32)  # a variance outgrows float16
         ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
         self.params = {"weight": ones, "bias": zeros}
         self.buffers = {
-            "running_mean": zeros.copy(),
-            "running_var": ones.copy(),
+            "running_mean": zeros.astype(wide),
+            "running_var": ones.astype(wide),
             "num_batches_tracked": np.zeros((), np.int64),
         }
 
@@ -154,9 +156,10 @@ class _BatchNorm(_Statistics):
         check_array("x", x, ("N", len(gamma), *self._places), f"for {self!r}", "float")
         check_same_dtype(x=x, weight=gamma)
         m, v, _ = self.buffers.values()
+        wide = x.astype(m.dtype, copy=False)
         if self.training:
-            m, v = _track(self.buffers, x, self.momentum)
-        xhat, sigma = _normalize(x, m, v, self.eps)
+            m, v = _track(self.buffers, wide, self.momentum)
+        xhat, sigma = (a.astype(x.dtype) for a in _normalize(wide, m, v, self.eps))
         self._seen = xhat, sigma, self.training
         return _per_channel(gamma, x) * xhat + _per_channel(beta, x)
 
@@ -194,6 +197,7 @@ class BatchNorm1d(_BatchNorm):
     """
 
     _places = ()
+    least = 2
 
 
 class BatchNorm2d(_BatchNorm):

@@ -17,11 +17,12 @@ import numpy as np
 
 from . import recipes, training
 from .data import Dataset, batches
-from .files import history_from, load_arrays, save_arrays
+from .files import history_from, load_arrays, locked, save_arrays
 from .network import Sequential, check_state
-from .optimizers import Optimizer
+from .optimizers import Optimizer, Rate
 from .recipes import SEED
-from .training import History, check_run, evaluate, loop, train_step
+from .shapes import check_generator
+from .training import History, check_run, check_trains, evaluate, loop, train_step
 
 __all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
@@ -66,11 +67,15 @@ def save(
         "generators": [g.state for g in _generators(net, rng)],
         "history": asdict(history),
     }
-    text = json.dumps(record, default=lambda a: a.tolist())
-    arrays = {"record": np.frombuffer(text.encode(), np.uint8)}
+    arrays = {"record": np.frombuffer(_as_json(record), np.uint8)}
     arrays |= {f"net/{name}": a for name, a in net.state_dict().items()}
     arrays |= {f"optimizer/{name}": a for name, a in optimizer.state_dict().items()}
     save_arrays(path, arrays)
+
+
+def _as_json(record: Mapping[str, object]) -> bytes:
+    """Write a record whose arrays become lists; a generator's state may hold some."""
+    return json.dumps(record, default=lambda a: a.tolist()).encode()
 
 
 def _generators(
@@ -94,18 +99,30 @@ def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
     return {
         "network": address.sub("", repr(net)),
         "optimizer": address.sub("", repr(optimizer)),
-        "data": f"{images}, {data.name} {checksum:08x}",
+        "schedule": ", ".join(map(str, _rates(optimizer.lr))),
+        "data": f"{images}, {checksum:08x}",
         "seed": ", ".join(_seeds(_generators(net, rng))),
         **{name: str(value) for name, value in counts.items()},
     }
+
+
+def _rates(lr: Rate) -> list[float]:
+    """Return some values of a schedule, by which to tell it from another one."""
+    return [float(lr(10**k)) for k in range(6)] if callable(lr) else [lr]
 
 
 def _seeds(generators: list[np.random.BitGenerator]) -> Iterator[str]:
     """Say where each generator began, or which of those before it is the same."""
     for k, g in enumerate(generators):
         first = generators.index(g)
-        seed = (g.seed_seq.entropy, *g.seed_seq.spawn_key)
-        yield f"as {first}" if first < k else "/".join(map(str, seed))
+        yield f"as {first}" if first < k else _seed(g)
+
+
+def _seed(g: np.random.BitGenerator) -> str:
+    """Name the seed; where a generator was made without one, its state stands for it."""
+    if isinstance(g.seed_seq, np.random.SeedSequence):
+        return "/".join(map(str, (g.seed_seq.entropy, *g.seed_seq.spawn_key)))
+    return f"state {zlib.crc32(_as_json(g.state)):08x}"
 
 
 # --- Going on ---
@@ -139,8 +156,11 @@ def resume(
 def _check_run(found: dict, run: dict[str, str], done: int, total: int) -> None:
     """Raise unless the checkpoint is this run's, and not from beyond its end."""
     for name, mine in run.items():
-        if found[name] != mine:
-            raise ValueError(f"its {name} was {found[name]}, this run has {mine}")
+        older = name == "schedule" and name not in found  # it could not say that yet,
+        was = mine if older else found[name]
+        was = re.sub("images, .* ", "images, ", was)  # and gave the data's name as well
+        if was != mine:
+            raise ValueError(f"its {name} was {was}, this run has {mine}")
     if done > total:
         raise ValueError(f"it is {done} iterations old, this run ends at {total}")
 
@@ -204,7 +224,8 @@ def fit(
         Images in a batch; iterations between two tests.
     checkpoint : path-like, optional
         A file written at each test. Where it exists, training goes on from it, and
-        ends with the same weights as if it had never stopped.
+        ends with the same weights as if it had never stopped. While it trains, a file
+        that ends in ``.lock`` beside it keeps a second run away.
 
     Returns
     -------
@@ -213,22 +234,26 @@ def fit(
 
     Raises
     ------
-    FloatingPointError
-        The cost became NaN or infinite; the message says at which iteration.
+    FloatingPointError, BlockingIOError
+        The cost became NaN or infinite; the message says at which iteration. Another
+        run uses the checkpoint.
     """
     how = {"batch_size": batch_size, "every": every}
     if checkpoint is None:
         return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
-    total = check_run(data, epochs, **how)
-    return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
+    check_trains(optimizer, net)
+    check_generator(rng)
+    total = check_run(net, data, epochs, **how)
+    with locked(Path(checkpoint).with_suffix(".lock")):
+        return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
 
 
 def train(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
-    epochs: int | None = None, seed: int = SEED,
-    checkpoint: str | os.PathLike | None = None,
+    epochs: int | None = None, seed: int = SEED, lr: float | None = None,
+    batch_size: int = 100, checkpoint: str | os.PathLike | None = None,
 ) -> tuple[Sequential, History]:  # fmt: skip
-    """Train a network: batches of 100 images, a test every 100 iterations.
+    """Train a network, and test it every 100 iterations.
 
     Parameters
     ----------
@@ -238,6 +263,8 @@ def train(
         ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
     seed, checkpoint : int, path-like
         Where all chance comes from; as for ``fit``.
+    lr, batch_size : float, int
+        A constant learning rate in place of the recipe's; images in a batch.
 
     Returns
     -------
@@ -249,5 +276,6 @@ def train(
     TypeError, ValueError, FloatingPointError
         As ``fit``; or there is no such model or recipe.
     """
-    how = functools.partial(fit, checkpoint=checkpoint)
-    return recipes.train(data, model, recipe, epochs=epochs, seed=seed, fit=how)
+    run = functools.partial(fit, checkpoint=checkpoint)
+    how = {"epochs": epochs, "seed": seed, "lr": lr, "batch_size": batch_size}
+    return recipes.train(data, model, recipe, fit=run, **how)

@@ -8,17 +8,17 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from .shapes import check_integer, check_labels, shapes
+from .shapes import check_generator, check_integer, check_labels, shapes
 
 __all__ = [
-    "read_idx", "scale", "one_hot", "enlarge", "Dataset", "digits", "MNIST_FILES",
-    "read_folder", "find", "mnist_folder", "mnist", "load", "batches",
+    "read_idx", "scale", "one_hot", "enlarge", "Dataset", "check_dataset", "digits",
+    "MNIST_FILES", "read_folder", "find", "mnist_folder", "mnist", "load", "batches",
 ]  # fmt: skip
 
 
@@ -27,13 +27,30 @@ def _read_header(file: BinaryIO, ndim: int) -> tuple[int, ...]:
     """Return the shape that the header of an IDX file promises."""
     header, magic = file.read(4 + 4 * ndim), bytes([0, 0, 8, ndim])
     if header[:4] != magic:
-        found = header[:4].hex() or "missing"
-        raise ValueError(f"the magic number is {found}, expected {magic.hex()}")
+        raise ValueError(_foreign(header[:4], magic))
     places = range(4, len(header), 4)
     shape = tuple(int.from_bytes(header[k : k + 4], "big") for k in places)
     if len(header) < 4 + 4 * ndim or 0 in shape:
-        raise ValueError(f"the header promises {shape}, expected {ndim} sizes, none 0")
+        promise = f"the header promises {shape}, expected {ndim} sizes, none 0"
+        raise ValueError(f"{promise}; {_INTACT}")
     return shape
+
+
+_TYPES = {8: "bytes", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
+_INTACT = "replace it with an intact copy"
+
+
+def _foreign(start: bytes, magic: bytes) -> str:
+    """Say what a file is that begins with these four bytes, and what to do."""
+    if start.lstrip()[:1] == b"<":
+        return "this is a web page, not data: download the file again, and look at it"
+    if start == b"vers":
+        return "this is Git LFS's pointer to a file: git lfs pull fetches the file"
+    found = f"the magic number is {start.hex() or 'missing'}, expected {magic.hex()}"
+    if len(start) == 4 and start[:2] == b"\0\0" and start[2] in _TYPES:
+        held = f"{_TYPES[start[2]]} in {start[3]} dimensions"
+        return f"{found}: it holds {held}, not bytes in {magic[3]}; {_INTACT} of MNIST's form"
+    return f"{found}; {_INTACT}"
 
 
 def _read_exactly(file: BinaryIO, count: int) -> bytearray:
@@ -43,23 +60,26 @@ def _read_exactly(file: BinaryIO, count: int) -> bytearray:
         data += piece
     if len(data) != count:
         held = "more" if len(data) > count else len(data)
-        raise ValueError(f"the header promises {count} bytes, the file holds {held}")
+        promise = f"the header promises {count} bytes, the file holds {held}"
+        raise ValueError(f"{promise}; {_INTACT}")
     return data
 
 
 def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
-    """Read an IDX file of bytes, compressed where its name ends in ``.gz``.
+    """Read an IDX file of bytes, compressed by gzip or not, whatever its name.
 
     Implements {eq}`eq:idx-address`.
     """
-    opener = gzip.open if str(path).endswith(".gz") else open
     try:
-        with opener(path, "rb") as file:
-            shape = _read_header(file, ndim)
-            data = _read_exactly(file, math.prod(shape))
-    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as err:
-        what = str(err) if type(err) is ValueError else f"damaged gzip: {err}"
-        raise ValueError(f"{path}: {what}; replace it with an intact copy") from err
+        with open(path, "rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            content: BinaryIO = gzip.GzipFile(fileobj=file) if packed else file
+            shape = _read_header(content, ndim)
+            data = _read_exactly(content, math.prod(shape))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
+        raise ValueError(f"{path}: damaged gzip: {err}; {_INTACT}") from err
+    except ValueError as err:
+        raise ValueError(f"{path}: {err}") from err
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -94,7 +114,7 @@ def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
     np.ndarray
         Y, shape (N, K).
     """
-    check_labels(y, len(y), K)
+    check_labels(y, len(y), check_integer("K", K, 1))
     return np.eye(K, dtype=dtype)[y]
 
 
@@ -137,6 +157,12 @@ class Dataset(NamedTuple):
         return int(max(self.y_train.max(), self.y_test.max())) + 1
 
 
+def check_dataset(data: Dataset) -> None:
+    """Raise unless ``data`` is a ``Dataset``."""
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data is of type {type(data).__name__}; expected a Dataset")
+
+
 def digits() -> Dataset:
     """Read the embedded digits, 1 797 of 8×8 pixels, enlarged to MNIST's size.
 
@@ -147,8 +173,11 @@ def digits() -> Dataset:
     Dataset
         Named ``"digits"``: 1 498 images to learn from, and every sixth, 299, to test on.
     """
-    images = read_idx(files("cnn") / "digits-images-idx3-ubyte.gz", ndim=3)
-    y = read_idx(files("cnn") / "digits-labels-idx1-ubyte.gz", ndim=1)
+    shipped = files("cnn")  # perhaps in an archive, from which as_file takes a copy
+    with as_file(shipped / "digits-images-idx3-ubyte.gz") as path:
+        images = read_idx(path, ndim=3)
+    with as_file(shipped / "digits-labels-idx1-ubyte.gz") as path:
+        y = read_idx(path, ndim=1)
     box = enlarge(images / 16, 20).astype(np.float32)
     x = np.pad(box, ((0, 0), (4, 4), (4, 4)))[:, np.newaxis]
     y, test = y.astype(np.int64), np.arange(len(x)) % 6 == 5
@@ -165,14 +194,17 @@ MNIST_FILES = (
 
 def _read_part(folder: Path, images: str, labels: str) -> list[np.ndarray]:
     """Read a file of images and a file of as many labels."""
-    for name in (images, labels):
-        if find(folder, name) is None:
+    found = []
+    for name, ndim in ((images, 3), (labels, 1)):
+        path = find(folder, name)
+        if path is None:
             expected = f"expected {', '.join(MNIST_FILES)}"
             raise FileNotFoundError(f"{folder / name}[.gz] does not exist; {expected}")
-    x, y = read_idx(find(folder, images), 3), read_idx(find(folder, labels), 1)
+        found.append(read_idx(path, ndim))
+    x, y = found
     if len(x) != len(y):
-        found = f"{images} holds {len(x)} images but {labels} {len(y)} labels"
-        raise ValueError(f"{folder}: {found}")
+        counts = f"{images} holds {len(x)} images but {labels} {len(y)} labels"
+        raise ValueError(f"{folder}: {counts}")
     return [scale(x), y.astype(np.int64)]
 
 
@@ -204,8 +236,9 @@ def read_folder(folder: str | os.PathLike, name: str | None = None) -> Dataset:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """Return the path of a file, or of its compressed twin, if one is there."""
-    twins = (folder / name, folder / f"{name}.gz")
+    """Return a file's path, compressed or not, with a hyphen or a dot before ``idx``."""
+    names = (name, name.replace("-idx", ".idx"))
+    twins = [folder / f"{n}{ending}" for n in names for ending in ("", ".gz")]
     return next((path for path in twins if path.is_file()), None)
 
 
@@ -253,6 +286,7 @@ def batches(n: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.nd
     """
     check_integer("n", n, 1)
     check_integer("batch_size", batch_size, 1)
+    check_generator(rng)
     order = rng.permutation(n)
     for start in range(0, n, batch_size):
         yield order[start : start + batch_size]

@@ -3,6 +3,7 @@
 Exported from book/27-files.ipynb: edit the chapter and run `make export`.
 """
 
+import contextlib
 import io
 import itertools
 import json
@@ -13,9 +14,8 @@ import shutil
 import sys
 import tokenize
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,14 +24,12 @@ from numpy.lib.format import read_array_header_1_0, read_magic, write_array
 
 from . import data
 from .data import MNIST_FILES, Dataset, digits, find
-from .network import Sequential
-from .recipes import MODELS, RECIPES
 from .training import History
 
 __all__ = [
-    "replace_file", "save_history", "load_history", "history_from", "check_history",
-    "save_arrays", "load_arrays", "save_weights", "load_weights", "network_of",
-    "MNIST_SHA256", "MNIST_MIRRORS", "download_mnist", "mnist", "load",
+    "replace_file", "locked", "save_history", "load_history", "history_from",
+    "check_history", "save_arrays", "load_arrays", "MNIST_SHA256", "MNIST_MIRRORS",
+    "download_mnist", "mnist", "load",
 ]  # fmt: skip
 
 
@@ -41,25 +39,77 @@ def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
 
     ``write`` is given the open file. Where it raises, ``path`` stays as it was.
     """
-    path = Path(path).resolve()
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a device or a pipe can't be renamed
+        with open(path, "wb") as file:
+            write(file)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    beside = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with open(beside, "xb") as file:
+            if path.exists():
+                shutil.copymode(path, beside)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Hold a file's lock, or raise BlockingIOError where somebody else holds it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        if not _lock(file.fileno()) or os.fstat(file.fileno()).st_nlink == 0:
+            raise BlockingIOError(
+                f"{path.parent} is in use: another process holds {path.name}; wait until it "
+                "has ended, or name another place"
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps what is open
+                path.unlink()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int) -> bool:
+        """Lock an open file for this process; return whether nobody else holds it."""
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: int) -> bool:
+        """Lock an open file for this process; return whether nobody else holds it."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+        return True
+
+
 # --- A record for people ---
-def save_history(path: str | os.PathLike, history: History) -> None:
-    """Write a history as JSON; ``path`` is never half written."""
-    replace_file(path, lambda file: file.write(json.dumps(asdict(history)).encode()))
+def save_history(
+    path: str | os.PathLike, history: History, about: Mapping[str, object] | None = None
+) -> None:
+    """Write a history as JSON, and what else shall be known about it, in one piece."""
+    record = asdict(history) | ({"about": dict(about)} if about else {})
+    text = json.dumps(record, allow_nan=False)
+    replace_file(path, lambda file: file.write(text.encode()))
 
 
 def load_history(path: str | os.PathLike) -> History:
@@ -73,11 +123,11 @@ def load_history(path: str | os.PathLike) -> History:
 def history_from(record: object) -> History:
     """Make a history of what JSON held, if its lists are there and agree."""
     names = set(vars(History()))
-    if not isinstance(record, dict) or record.keys() != names:
+    if not isinstance(record, dict) or record.keys() - {"about"} != names:
         raise ValueError(
             f"it holds {record!r:.60}; expected lists named {sorted(names)}"
         )
-    history = History(**record)
+    history = History(**{name: record[name] for name in names})
     check_history(history)
     return history
 
@@ -185,99 +235,6 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return {k: _read_array(archive, m, len(content)) for k, m in names.items()}
     except (ValueError, RuntimeError, *_DAMAGED) as err:
         raise ValueError(f"{path} is damaged, or no file of arrays: {err}") from err
-
-
-# --- Weights that others can read ---
-def save_weights(
-    path: str | os.PathLike, net: Sequential, about: Mapping[str, str] | None = None
-) -> None:
-    """Write a network's weights as a safetensors file, which PyTorch reads as well.
-
-    Parameters
-    ----------
-    path, net : path-like, Sequential
-        The file to make or to replace, which is never half written, and the network.
-    about : mapping of str to str, optional
-        What else the file's header shall say, such as how the network was trained.
-
-    Raises
-    ------
-    ImportError
-        The package safetensors is not installed.
-    """
-    from safetensors.numpy import save
-
-    content = save(net.state_dict(), dict(about or {}))
-    replace_file(path, lambda file: file.write(content))
-
-
-def load_weights(path: str | os.PathLike | None = None) -> Sequential:
-    """Read one of the two networks, with its weights, from a safetensors file.
-
-    Which network it is, and with how many classes, names and shapes tell.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        The file; by default the one that comes with the package, ``deep`` on MNIST.
-
-    Returns
-    -------
-    Sequential
-        The network, in training mode.
-
-    Raises
-    ------
-    ImportError, FileNotFoundError, ValueError
-        Safetensors or the file is missing; it is damaged, or of another network.
-    """
-    shipped = files("cnn") / "deep-mnist.safetensors"
-    file = shipped if path is None else Path(path)
-    state = _read_weights(file.read_bytes(), str(file))
-    try:
-        net = network_of(state)
-        net.load_state_dict(state)
-    except ValueError as err:  # another network, NaN or infinity
-        raise ValueError(f"{file}: {err}") from err
-    return net
-
-
-def _read_weights(content: bytes, name: str) -> dict[str, np.ndarray]:
-    """Take the arrays out of a safetensors file of single or double precision."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        entries = dict(deserialize(content))
-    except (SafetensorError, ValueError) as err:
-        raise ValueError(f"{name} is no safetensors file: {err}") from err
-    known, state = {"F32": np.float32, "F64": np.float64}, {}
-    for key, entry in entries.items():
-        if entry["dtype"] not in known:
-            raise ValueError(
-                f"{name} holds {key} as {entry['dtype']}; expected F32 or F64: convert the "
-                "weights, as PyTorch's module.float() does, and save them again"
-            )
-        a = np.frombuffer(entry["data"], known[entry["dtype"]])
-        state[key] = a.reshape(entry["shape"])
-    return state
-
-
-def network_of(state: Mapping[str, np.ndarray]) -> Sequential:
-    """Return a network that has arrays of these names, shapes and dtype."""
-    shapes = {name: a.shape for name, a in state.items()}
-    dtypes = {a.dtype for a in state.values()}
-    if dtypes in ({np.dtype("f4")}, {np.dtype("f8")}):
-        how = {"rng": np.random.default_rng(0), "dtype": dtypes.pop().type}
-        outputs = {shape[0] for shape in shapes.values() if shape[1:] == (200,)} - {0}
-        dropouts = {dropout for _, dropout in RECIPES.values()}
-        for make, p, K in itertools.product(MODELS.values(), dropouts, outputs):
-            net = make(num_classes=K, dropout=p, **how)
-            if {name: a.shape for name, a in net.params.items()} == shapes:
-                return net
-    raise ValueError(
-        f"it holds {shapes!s:.200}; expected the float32 or float64 weights of one of the two "
-        "networks, simple or deep"
-    )
 
 
 # --- Downloads ---

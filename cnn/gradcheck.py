@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .shapes import check_array
+from .shapes import check_array, check_number
 
 __all__ = [
     "numerical_gradient", "complex_step_gradient", "relative_error", "check_gradient",
@@ -37,7 +37,7 @@ def numerical_gradient(
         The estimate of ∂f/∂θ, shape and dtype as ``theta``.
     """
     _check_theta(theta, h)
-    dtheta = np.empty_like(theta)
+    f, dtheta = _cost(f), np.empty_like(theta)
     for k in np.ndindex(theta.shape):
         e = np.zeros_like(theta)
         e[k] = 1
@@ -51,8 +51,24 @@ def _check_theta(theta: np.ndarray, h: float = 1) -> None:
     if theta.dtype != np.float64:
         reason = "a float32 difference is mostly rounding: use .astype(np.float64)"
         raise TypeError(f"theta has dtype {theta.dtype}; expected float64, {reason}")
+    check_number("h", h)
     if not h > 0:
         raise ValueError(f"h is {h}; expected a positive step")
+
+
+def _cost(f: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
+    """Return ``f``, which must be a function of an array and give one number."""
+    if not callable(f):
+        raise TypeError(f"f is {f!r:.60}; expected a function of theta")
+
+    def cost(theta: np.ndarray) -> float:
+        J = f(theta)
+        if np.ndim(J) or np.asarray(J).dtype.kind not in "fiu":
+            what = f"of shape {np.shape(J)}" if np.ndim(J) else f"{J!r:.60}"
+            raise TypeError(f"f(theta) is {what}; expected one real number, the cost")
+        return J
+
+    return cost
 
 
 # --- A step off the real line ---

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from .shapes import shapes
+from .shapes import check_generator, shapes
 
 __all__ = ["fans", "xavier_normal_", "kaiming_normal_"]
 
@@ -36,6 +36,7 @@ def xavier_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
     rng : np.random.Generator
         Where the random numbers come from.
     """
+    check_generator(rng)
     fan_in, fan_out = fans(W)
     W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / (fan_in + fan_out))
 
@@ -50,5 +51,6 @@ def kaiming_normal_(W: np.ndarray, rng: np.random.Generator) -> None:
     W, rng
         As for ``xavier_normal_``.
     """
+    check_generator(rng)
     fan_in, _ = fans(W)
     W[...] = rng.standard_normal(W.shape) * math.sqrt(2 / fan_in)

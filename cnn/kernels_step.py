@@ -184,20 +184,21 @@ def _cross_entropy(z: np.ndarray, y: np.ndarray) -> tuple[np.floating, np.ndarra
 
 # --- Adam ---
 @_parallel
-def _move(theta, g, m, v, rise1, rise2, correct2, eps, rate):
+def _move(theta, g, m, v, betas, rises, correct2, eps, rate):
     """Update θ, m and v in place, a piece for each task."""
     for piece in prange((len(theta) + _PIECE - 1) // _PIECE):
         i, j = _PIECE * piece, _PIECE * (piece + 1)
         rows = theta[i:j], g[i:j], m[i:j], v[i:j]
-        _move_piece(*rows, rise1, rise2, correct2, eps, rate)
+        _move_piece(*rows, betas, rises, correct2, eps, rate)
 
 
 @_inner
-def _move_piece(theta, g, m, v, rise1, rise2, correct2, eps, rate):
+def _move_piece(theta, g, m, v, betas, rises, correct2, eps, rate):
     """Update one piece."""
+    (beta1, beta2), (rise1, rise2) = betas, rises
     for t in range(len(theta)):
-        m[t] += (g[t] - m[t]) * rise1
-        v[t] += (g[t] * g[t] - v[t]) * rise2
+        m[t] = beta1 * m[t] + rise1 * g[t]
+        v[t] = beta2 * v[t] + rise2 * (g[t] * g[t])
         theta[t] -= m[t] / (np.sqrt(v[t] * correct2) + eps) * rate
 
 
@@ -216,8 +217,8 @@ def _adam(
         g.reshape(-1),
         m.reshape(-1),
         v.reshape(-1),
-        number(1 - beta1),
-        number(1 - beta2),
+        (number(beta1), number(beta2)),
+        (number(1 - beta1), number(1 - beta2)),
         number(1 / (1 - beta2**t)),
         number(eps),
         number(gamma / (1 - beta1**t)),

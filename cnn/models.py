@@ -3,13 +3,13 @@
 Exported from book/18-architectures.ipynb: edit the chapter and run `make export`.
 """
 
-import copy
-
 import numpy as np
 
 from .conv import Conv2d
-from .network import Flatten, Layer, Linear, ReLU, Sequential
+from .network import Flatten, Layer, Linear, ReLU, Sequential, check_module
 from .regularization import Dropout
+from .shapes import check_integer, check_number
+from .training import in_use
 
 __all__ = ["simple_cnn", "deep_cnn", "output_shapes", "count_parameters", "summary"]
 
@@ -38,6 +38,7 @@ def simple_cnn(
     Sequential
         From images of shape (N, 1, 28, 28) to scores of shape (N, num_classes).
     """
+    K = check_integer("num_classes", num_classes, 1)
     return Sequential(
         Conv2d(1, 2, 5, rng=rng, dtype=dtype),
         ReLU(),
@@ -46,7 +47,7 @@ def simple_cnn(
         Linear(2 * 24 * 24, 200, rng=rng, dtype=dtype),
         ReLU(),
         *_dropout(dropout, rng),
-        Linear(200, num_classes, rng=rng, dtype=dtype),
+        Linear(200, K, rng=rng, dtype=dtype),
     )
 
 
@@ -58,6 +59,7 @@ def deep_cnn(
 
     Parameters, result and errors are those of ``simple_cnn``.
     """
+    K = check_integer("num_classes", num_classes, 1)
     return Sequential(
         Conv2d(1, 4, 5, padding=2, rng=rng, dtype=dtype),
         ReLU(),
@@ -70,12 +72,13 @@ def deep_cnn(
         Linear(12 * 7 * 7, 200, rng=rng, dtype=dtype),
         ReLU(),
         *_dropout(dropout, rng),
-        Linear(200, num_classes, rng=rng, dtype=dtype),
+        Linear(200, K, rng=rng, dtype=dtype),
     )
 
 
 def _dropout(p: float, rng: np.random.Generator) -> list[Layer]:
     """Return a dropout layer, or none; the weights are drawn as without it."""
+    check_number("dropout", p, end=1)
     return [Dropout(p, rng=rng.spawn(1)[0])] if p else []
 
 
@@ -87,10 +90,16 @@ def output_shapes(
 
     Where a layer refuses what it gets, the message names the layer and both shapes.
     """
-    dtypes = [a.dtype for a in net.params.values()]
-    x = np.zeros((1, *input_shape), dtypes[0] if dtypes else np.float32)
+    if not isinstance(input_shape, tuple | list):
+        raise TypeError(
+            f"input_shape is {input_shape!r:.60}; expected such as (C, H, W)"
+        )
+    sizes = [check_integer("a size in input_shape", n, 1) for n in input_shape]
+    used = in_use(net)
+    dtypes = [a.dtype for a in used.params.values()]
+    x = np.zeros((1, *sizes), dtypes[0] if dtypes else np.float32)
     shapes = []
-    for i, layer in enumerate(copy.deepcopy(net).eval()):
+    for i, layer in enumerate(used):
         try:
             x = layer.forward(x)
         except ValueError as err:
@@ -115,12 +124,8 @@ def count_parameters(net: Layer) -> int:
     -------
     int
         How many numbers its parameters hold.
-
-    Raises
-    ------
-    AttributeError
-        ``net`` has no ``params``: it is no layer.
     """
+    check_module(net)
     return sum(a.size for a in net.params.values())
 
 
@@ -139,11 +144,12 @@ def summary(net: Sequential, input_shape: tuple[int, ...] = (1, 28, 28)) -> str:
     str
         Lines to print.
     """
+    shapes = output_shapes(net, input_shape)
     rows = [
         ("", "layer", "output", "parameters"),
         ("", "input", f"{tuple(input_shape)}", ""),
     ]
-    for i, shape in enumerate(output_shapes(net, input_shape)):
+    for i, shape in enumerate(shapes):
         layer = f"{net[i]}".replace(", dilation=1", "")  # nearly always 1
         rows.append((f"{i}", layer, f"{shape}", _spaced(count_parameters(net[i]))))
     rows.append(("", "total", "", _spaced(count_parameters(net))))

@@ -18,11 +18,17 @@ from .activations import (
     tanh_backward,
 )
 from .dense import linear, linear_backward
-from .shapes import check_array, check_same_dtype, shapes
+from .shapes import (
+    check_array,
+    check_generator,
+    check_integer,
+    check_same_dtype,
+    shapes,
+)
 
 __all__ = [
-    "Module", "Gradient", "Layer", "uniform_params", "Linear", "ReLU", "Sigmoid",
-    "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
+    "Module", "check_module", "Gradient", "Layer", "uniform_params", "Linear", "ReLU",
+    "Sigmoid", "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
 ]  # fmt: skip
 
 
@@ -31,6 +37,7 @@ class Module:
     """What can be switched between training and inference, with all the layers inside it."""
 
     training = True
+    least = 1  # images that a batch must have in training
 
     def children(self) -> Iterator["Module"]:
         """Yield the layers among the attributes, and in lists there."""
@@ -57,6 +64,12 @@ class Module:
     def eval(self) -> Self:
         """Switch this layer and all inside it to inference."""
         return self.train(False)
+
+
+def check_module(net: Module) -> None:
+    """Raise unless ``net`` is a layer, or a network of layers."""
+    if not isinstance(net, Module):
+        raise TypeError(f"net is of type {type(net).__name__}; expected a network")
 
 
 Gradient = np.ndarray | None  # None where nobody has asked for it
@@ -126,8 +139,7 @@ def _check_draw(shape: tuple[int, ...], rng: np.random.Generator, dtype: type) -
     """Raise unless random weights of this shape and dtype can be drawn."""
     if not all(isinstance(n, int | np.integer) and n >= 1 for n in shape):
         raise ValueError(f"the weight's shape is {shape}; expected integers from 1 on")
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng is {rng!r:.60}; expected np.random.default_rng(seed)")
+    check_generator(rng)
     if np.dtype(dtype).kind not in "fc":
         raise TypeError(f"dtype is {np.dtype(dtype)}; expected a floating-point dtype")
 
@@ -150,6 +162,8 @@ class Linear(Layer):
         dtype: type = np.float32,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_integer("in_features", in_features, 1)
+        check_integer("out_features", out_features, 1)
         self.params = uniform_params((out_features, in_features), rng, dtype)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -176,8 +190,8 @@ class _Activation(Layer):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Apply the function to every entry, and remember the output."""
-        self._seen = self._pair[0](x)
-        return self._seen
+        q = self._seen = self._pair[0](x)
+        return q
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
@@ -261,7 +275,8 @@ class Container(Layer):
         """Collect the layers' arrays of this kind; each name begins with its layer's number."""
         named = {}
         for i, layer in enumerate(self.layers):
-            named |= {f"{i}.{name}": a for name, a in getattr(layer, kind).items()}
+            for name, a in getattr(layer, kind).items():
+                named[f"{i}.{name}"] = a
         return named
 
     def __iter__(self) -> Iterator[Layer]:

@@ -5,18 +5,19 @@ Exported from book/08-optimizers.ipynb and book/15-regularization.ipynb: edit th
 """
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from .network import check_state
-from .shapes import check_array, check_same_dtype, shapes
+from .shapes import check_array, check_number, check_same_dtype, shapes
 
 __all__ = [
-    "Params", "Rate", "check_params", "check_grads", "check_share", "check_optimizer",
-    "check_adam", "Bookkeeping", "Optimizer", "SGD", "adam_update", "Adam",
-    "ExponentialDecay", "AdamW",
+    "Params", "Rate", "check_params", "check_grads", "check_optimizer", "check_adam",
+    "Bookkeeping", "Optimizer", "SGD", "adam_update", "Adam", "ExponentialDecay",
+    "AdamW",
 ]  # fmt: skip
 
 
@@ -27,6 +28,11 @@ Rate = float | Callable[[int], float]
 
 def check_params(params: Params) -> None:
     """Raise unless these are arrays that can be trained, each under one name."""
+    if not isinstance(params, Mapping):
+        got = type(params).__name__
+        raise TypeError(
+            f"params is of type {got}; expected arrays by name, as net.params"
+        )
     if not params:
         raise ValueError("params is empty: there is nothing to optimise")
     first: dict[int, str] = {}
@@ -56,28 +62,24 @@ def check_grads(grads: Params, params: Params) -> None:
             check_same_dtype(parameter=theta, gradient=g)
 
 
-def check_share(name: str, value: float, end: float = 1) -> None:
-    """Raise unless a setting is at least 0 and below ``end``."""
-    if not 0 <= value < end:
-        below = "" if end == math.inf else f" and below {end}"
-        raise ValueError(f"{name} is {value}; expected a number, at least 0{below}")
-
-
 def check_optimizer(params: Params, lr: Rate, weight_decay: float) -> None:
     """Raise unless an optimiser can be made of these."""
     check_params(params)
-    if not callable(lr) and not 0 < lr < math.inf:
-        raise ValueError(f"lr is {lr}; expected a positive number or a schedule")
-    check_share("weight_decay", weight_decay, math.inf)
+    if not callable(lr):
+        check_number("lr", lr)
+        if lr == 0:
+            raise ValueError("lr is 0; expected a positive number or a schedule")
+    check_number("weight_decay", weight_decay)
 
 
 def check_adam(betas: tuple[float, float], eps: float) -> None:
     """Raise unless Adam's averages forget, and its ε is not negative."""
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not pair or not all(isinstance(b, numbers.Real) and 0 <= b < 1 for b in betas):
         raise ValueError(
-            f"betas is {betas}; expected two numbers, at least 0 and below 1"
+            f"betas is {betas!r:.60}; expected two numbers, at least 0 and below 1"
         )
-    check_share("eps", eps, math.inf)
+    check_number("eps", eps)
 
 
 class Bookkeeping:
@@ -87,6 +89,11 @@ class Bookkeeping:
     t: int
     memories: tuple[str, ...] = ()
     memory: dict[str, dict[str, np.ndarray]]
+
+    def zeros(self, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """Return a parameter's memories, float32 at least: a squared float16 is soon 0."""
+        dtype = np.result_type(theta, np.float32)
+        return {name: np.zeros(theta.shape, dtype) for name in self.memories}
 
     def rate(self) -> float:
         """Return this step's learning rate."""
@@ -126,9 +133,7 @@ class Optimizer(Bookkeeping):
         check_optimizer(params, lr, weight_decay)
         self.params, self.lr, self.t = dict(params), lr, 0
         self.weight_decay = float(weight_decay)
-        self.memory = {
-            k: {m: np.zeros_like(a) for m in self.memories} for k, a in params.items()
-        }
+        self.memory = {name: self.zeros(a) for name, a in params.items()}
 
     def step(self, grads: Params) -> None:
         """Change every parameter once, by the gradient of the same name."""
@@ -136,8 +141,11 @@ class Optimizer(Bookkeeping):
         gamma = self.rate()
         self.t += 1
         for name, theta in self.params.items():
-            g = self.decay(theta, grads[name], gamma)
-            self.update(theta, g, gamma, **self.memory[name])
+            wide = theta if theta.itemsize > 2 else theta.astype(np.float32)
+            g = self.decay(wide, grads[name].astype(wide.dtype, copy=False), gamma)
+            self.update(wide, g, gamma, **self.memory[name])
+            if wide is not theta:
+                theta[...] = wide
 
     def decay(self, theta: np.ndarray, g: np.ndarray, gamma: float) -> np.ndarray:
         """Return the gradient with the weight decay's share, g + λ θ.
@@ -166,7 +174,7 @@ class SGD(Optimizer):
         self, params: Params, lr: Rate, momentum: float = 0.0, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        check_share("momentum", momentum)
+        check_number("momentum", momentum, end=1)
         self.momentum = momentum
 
     def update(
@@ -192,8 +200,8 @@ def adam_update(
     Implements {eq}`eq:adam-moments`, {eq}`eq:adam-correction` and {eq}`eq:adam-step`.
     """
     beta1, beta2 = betas
-    m += (1 - beta1) * (g - m)
-    v += (1 - beta2) * (g * g - v)
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * (g * g)
     theta -= gamma / (1 - beta1**t) * (m / (np.sqrt(v / (1 - beta2**t)) + eps))
 
 
@@ -254,7 +262,9 @@ class ExponentialDecay:
     tau: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma_min <= self.gamma_max < math.inf or not self.tau > 0:
+        for name, value in vars(self).items():
+            check_number(name, value)
+        if not self.gamma_min <= self.gamma_max or not self.tau > 0:
             raise ValueError(
                 f"{self}: expected 0 <= gamma_min <= gamma_max and tau > 0"
             )

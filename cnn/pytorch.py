@@ -20,8 +20,8 @@ from .optimizers import Adam
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .recipes import SEED, train
 from .regularization import Dropout
-from .shapes import check_integer, shapes
-from .training import History, in_use, loop
+from .shapes import check_array, check_generator, check_integer
+from .training import History, loop
 
 __all__ = ["twin", "weights_from", "Batches", "Trainer", "best_device", "train_twin"]
 
@@ -134,9 +134,10 @@ def _check_finite(J: float) -> None:
 _Deal = Iterable[tuple[Tensor, Tensor]]
 
 
-@shapes("x (N, ...), y (N) integer")
 def _tensors(x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return images and labels as tensors, on the arrays' memory where PyTorch can."""
+    check_array("x", x, ("N", "..."))
+    check_array("y", y, (len(x),), f"because x has shape {x.shape}", "integer")
     x, y = np.require(x, None, ["C", "W"]), np.require(y, np.int64, ["C", "W"])
     return torch.from_numpy(x), torch.from_numpy(y)
 
@@ -148,8 +149,8 @@ class Batches:
         self, x: np.ndarray, y: np.ndarray, batch_size: int = 100,
         rng: Generator | None = None,
     ) -> None:  # fmt: skip
-        if rng is not None and not isinstance(rng, Generator):
-            raise TypeError(f"rng is {rng!r:.60}; expected default_rng(seed), or None")
+        if rng is not None:
+            check_generator(rng)
         self.x, self.y = _tensors(x, y)
         self.batch_size, self.rng = check_integer("batch_size", batch_size, 1), rng
 
@@ -168,12 +169,17 @@ class Batches:
 def _evaluate(module: nn.Module, batches: _Deal) -> tuple[float, float]:
     """Return cost and error rate over some batches, as after ``module.eval()``."""
     N, J, wrong = 0, 0.0, 0
-    with in_use(module):
+    modes = [(inside, inside.training) for inside in module.modules()]
+    module.eval()
+    try:
         for x, y in batches:
             z = module(x)
             N += len(y)
             J += len(y) * nn.functional.cross_entropy(z, y).item()
             wrong += int((z.argmax(1) != y).sum())
+    finally:
+        for inside, mode in modes:
+            inside.training = mode
     if N == 0:
         raise ValueError("there are 0 batches to test on; expected at least 1")
     _check_finite(J)
@@ -217,7 +223,7 @@ class Trainer(_Steps):
         seed: int | None = None,
     ) -> History:  # fmt: skip
         """Train, test every so many iterations and after the last; return the history."""
-        total = _check_fit(train, epochs, every)
+        total = _check_fit(self.module, train, epochs, every)
         dealt = (batch for _ in range(epochs) for batch in train)
         step, results = (lambda b: self.step(*b)), (lambda: self.evaluate(test))
         self.module.train()
@@ -251,7 +257,7 @@ def _check_parts(trainer: _Steps) -> None:
         )
 
 
-def _check_fit(train: _Deal, epochs: int, every: int) -> int:
+def _check_fit(module: nn.Module, train: _Deal, epochs: int, every: int) -> int:
     """Raise unless a run can be made of these; return how many iterations it will have."""
     check_integer("epochs", epochs, 1)
     check_integer("every", every, 1)
@@ -260,25 +266,35 @@ def _check_fit(train: _Deal, epochs: int, every: int) -> int:
         raise TypeError(f"train is of type {got}, without a length; expected Batches")
     if len(train) == 0:
         raise ValueError("train has 0 batches; expected at least 1")
+    if isinstance(train, Batches) and (len(train.x) - 1) % train.batch_size == 0:
+        for inside in module.modules():
+            if isinstance(inside, nn.BatchNorm1d):
+                raise ValueError(
+                    f"{len(train.x)} images in batches of {train.batch_size} leave 1 for the "
+                    f"last one, but {inside} needs 2 in training: choose another batch_size"
+                )
     return epochs * len(train)
 
 
 def train_twin(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
-    epochs: int | None = None, seed: int = SEED,
+    epochs: int | None = None, seed: int = SEED, lr: float | None = None,
+    batch_size: int = 100,
 ) -> tuple[nn.Sequential, History]:  # fmt: skip
     """Train PyTorch's twin of a network as ``train`` trains the network, on the CPU."""
     modules = []
 
     def fit(
-        net: Sequential, ours: Adam, data: Dataset, epochs: int, rng: Generator
-    ) -> History:
+        net: Sequential, ours: Adam, data: Dataset, epochs: int, rng: Generator,
+        batch_size: int,
+    ) -> History:  # fmt: skip
         modules.append(twin(net))
         adam = torch.optim.Adam(modules[0].parameters(), lr=ours.rate(), fused=True)
-        dealt = Batches(data.x_train, data.y_train, rng=rng)
+        dealt = Batches(data.x_train, data.y_train, batch_size, rng)
         tests = Batches(data.x_test, data.y_test, 500)
         trainer = Trainer(modules[0], adam, ours.lr if callable(ours.lr) else None)
         return trainer.fit(dealt, tests, epochs=epochs, seed=seed)
 
-    _, history = train(data, model, recipe, epochs=epochs, seed=seed, fit=fit)
+    how = {"epochs": epochs, "seed": seed, "lr": lr, "batch_size": batch_size}
+    _, history = train(data, model, recipe, fit=fit, **how)
     return modules[0], history

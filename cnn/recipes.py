@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .data import Dataset
+from .data import Dataset, check_dataset, digits
 from .losses import softmax
 from .models import deep_cnn, simple_cnn
 from .network import Sequential
@@ -36,33 +36,39 @@ RECIPES = {"constant": (1e-3, 0.0), "schedule": (DECAY, 0.0), "dropout": (DECAY,
 
 def epochs_for(data: Dataset) -> int:
     """Return the number of epochs: 15, or 120 on the much smaller embedded digits."""
-    return 120 if data.name == "digits" else 15
+    embedded = np.array_equal(
+        data.x_test, digits().x_test
+    )  # any folder may be "digits"
+    return 120 if embedded else 15
 
 
 def prepare(
     model: str = "simple", recipe: str = "constant", *, seed: int = SEED,
-    num_classes: int = 10, dtype: type = np.float32,
+    num_classes: int = 10, dtype: type = np.float32, lr: float | None = None,
 ) -> tuple[Sequential, Adam, np.random.Generator]:  # fmt: skip
     """Return a new network, its optimiser, and the generator that shuffles the images."""
     for name, value, known in (("model", model, MODELS), ("recipe", recipe, RECIPES)):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-    lr, dropout = RECIPES[recipe]
+    rate, dropout = RECIPES[recipe]
     init, order = np.random.default_rng(check_integer("seed", seed, 0)).spawn(2)
     net = MODELS[model](rng=init, dtype=dtype, num_classes=num_classes, dropout=dropout)
-    return net, Adam(net.params, lr=lr), order
+    return net, Adam(net.params, lr=rate if lr is None else lr), order
 
 
 def train(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
-    epochs: int | None = None, seed: int = SEED, fit: Callable[..., History] = fit,
+    epochs: int | None = None, seed: int = SEED, lr: float | None = None,
+    batch_size: int = 100, fit: Callable[..., History] = fit,
 ) -> tuple[Sequential, History]:  # fmt: skip
-    """Train a network: batches of 100 images, a test every 100 iterations."""
+    """Train a network, and test it every 100 iterations."""
+    check_dataset(data)
     check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
-    classes = data.num_classes
-    net, optimizer, order = prepare(model, recipe, seed=seed, num_classes=classes)
+    how = {"seed": seed, "num_classes": data.num_classes, "lr": lr}
+    net, optimizer, order = prepare(model, recipe, **how)
     epochs = epochs_for(data) if epochs is None else epochs
-    return net, fit(net, optimizer, data, epochs=epochs, rng=order)
+    run = {"epochs": epochs, "rng": order, "batch_size": batch_size}
+    return net, fit(net, optimizer, data, **run)
 
 
 # --- The runs ---
@@ -114,7 +120,7 @@ def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.n
     Parameters
     ----------
     net : Sequential
-        The network; every layer's mode is put back.
+        The network, which is not touched.
     x : np.ndarray
         The images, shape (N, C, H, W) or whatever the first layer takes.
     batch_size : int
@@ -128,5 +134,5 @@ def probabilities(net: Sequential, x: np.ndarray, batch_size: int = 500) -> np.n
     check_array("x", x, ("N", "..."))
     check_integer("batch_size", batch_size, 1)
     parts = (x[n : n + batch_size] for n in range(0, len(x), batch_size))
-    with in_use(net):
-        return np.vstack([softmax(net.forward(part)) for part in parts])
+    used = in_use(net)
+    return np.vstack([softmax(used.forward(part)) for part in parts])

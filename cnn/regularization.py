@@ -6,8 +6,7 @@ Exported from book/15-regularization.ipynb: edit the chapter and run `make expor
 import numpy as np
 
 from .network import Layer
-from .optimizers import check_share
-from .shapes import check_array, shapes
+from .shapes import check_array, check_generator, check_number, shapes
 
 __all__ = ["dropout", "dropout_backward", "Dropout"]
 
@@ -21,7 +20,8 @@ def dropout(
 
     Implements {eq}`eq:dropout`.
     """
-    check_share("p", p)
+    check_number("p", p, end=1)
+    check_generator(rng)
     # float32 is fine enough for a yes or no, whatever the dtype of x
     r = (rng.random(x.shape, dtype=np.float32) >= p).astype(x.dtype)
     r /= 1 - p
@@ -51,11 +51,8 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
         super().__init__()
-        check_share("p", p)
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng is {rng!r:.60}; expected a generator, np.random.default_rng(seed)"
-            )
+        check_number("p", p, end=1)
+        check_generator(rng)
         self.p, self.rng = float(p), rng
 
     def forward(self, x: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ Exported from book/notation.ipynb: edit the chapter and run `make export`.
 """
 
 import inspect
+import math
+import numbers
 import re
 from collections.abc import Callable, Iterator
 from functools import update_wrapper
@@ -12,8 +14,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "Axes", "KINDS", "check_array", "check_same_dtype", "check_integer", "check_labels",
-    "Table", "shapes",
+    "Axes", "KINDS", "check_array", "check_same_dtype", "check_integer", "check_number",
+    "check_labels", "check_generator", "Table", "shapes",
 ]  # fmt: skip
 
 
@@ -42,7 +44,7 @@ KINDS = {
     "real float": ("f", "real floating-point numbers"),
     "real": ("fiu", "real numbers"),
     "integer": ("iu", "integers"),
-    "bytes": ("u", "unsigned integers"),
+    "bytes": ("B", "bytes, uint8"),  # the one dtype of this letter
 }
 
 
@@ -54,7 +56,7 @@ def check_array(
     codes, words = KINDS[kind]
     if not isinstance(a, np.ndarray):
         raise TypeError(f"{name} is a {type(a).__name__}; expected array {expected}")
-    if a.dtype.kind not in codes:
+    if (a.dtype.char if kind == "bytes" else a.dtype.kind) not in codes:
         raise TypeError(f"{name} has dtype {a.dtype}; expected {words}")
     if _match(shape, a.shape) is None:
         reason = f", {why}" if why else ""
@@ -80,6 +82,16 @@ def check_integer(name: str, value: int, least: int) -> int:
     return int(value)
 
 
+def check_number(name: str, value: float, end: float = math.inf) -> None:
+    """Raise unless ``value`` is a number, at least 0 and below ``end``."""
+    below = "" if end == math.inf else f" and below {end}"
+    expected = f"{name} is {value!r:.60}; expected a number, at least 0{below}"
+    if not isinstance(value, numbers.Real):
+        raise TypeError(expected)
+    if not 0 <= value < end:
+        raise ValueError(expected)
+
+
 def check_labels(y: np.ndarray, N: int, K: int) -> None:
     """Raise unless ``y`` is N integers from 0 to K - 1; name the first that isn't."""
     check_array("y", y, (N,), "one label per image", "integer")
@@ -87,6 +99,12 @@ def check_labels(y: np.ndarray, N: int, K: int) -> None:
     if wrong.size:
         expected = f"labels from 0 to {K - 1} ({wrong.size} of {N} are outside)"
         raise ValueError(f"y[{wrong[0]}] is {y[wrong[0]]}; expected {expected}")
+
+
+def check_generator(rng: np.random.Generator) -> None:
+    """Raise unless ``rng`` can be drawn from."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is {rng!r:.60}; expected np.random.default_rng(seed)")
 
 
 # --- A function's shapes in one line ---
@@ -138,8 +156,9 @@ def _compares(table: Table) -> Iterator[str]:
     first: dict[int | str, str] = {}
     alike = [name for name, _, kind in table if "f" in KINDS[kind][0]]
     for name, axes, kind in table:
+        code = "char" if kind == "bytes" else "kind"
         yield f"isinstance({name}, _ndarray) and {name}.size"
-        yield f"{name}.dtype.kind in {KINDS[kind][0]!r}"
+        yield f"{name}.dtype.{code} in {KINDS[kind][0]!r}"
         if name in alike[1:]:
             yield f"{name}.dtype == {alike[0]}.dtype"
         for i, e in enumerate(axes):
@@ -151,6 +170,10 @@ def _compares(table: Table) -> Iterator[str]:
 
 def _source(table: Table, parameters: str) -> str:
     """Write the door: compare, explain what is wrong, call what stands behind."""
+    floats = [name for name, _, kind in table if "f" in KINDS[kind][0]]
+    # a function that is given a network hands its arrays on; the layers have doors
+    computes = floats and "net" not in parameters.split(", ")
+    half = f"{floats[0]}.dtype.char == 'e'" if computes else "False"
     return f"""
 def _door({parameters}):
     try:
@@ -160,8 +183,28 @@ def _door({parameters}):
         _fits = False
     if not _fits:
         _explain(_table, {", ".join(name for name, _, _ in table)})
+    elif {half}:
+        return _in_single(_door.behind, {parameters})
     return _door.behind({parameters})
 """
+
+
+def _in_single(function: Callable, *arguments: Any) -> Any:
+    """Compute in float32 what came in float16, and round at the end."""
+    wide = [_change(a, np.float16, np.float32) for a in arguments]
+    result = function(*wide)
+    if result is None:
+        for a, w in zip(arguments, wide, strict=True):
+            if a is not w and a.flags.writeable:
+                a[...] = w
+    if isinstance(result, tuple):
+        return tuple(_change(a, np.float32, np.float16) for a in result)
+    return _change(result, np.float32, np.float16)
+
+
+def _change(a: Any, old: type, new: type) -> Any:
+    """Return ``a`` in the dtype ``new``, if it has the dtype ``old``."""
+    return a.astype(new) if getattr(a, "dtype", None) == old else a
 
 
 def _door(function: Callable, table: Table) -> Any:
@@ -173,7 +216,8 @@ def _door(function: Callable, table: Table) -> Any:
     if len(plain) < len(parameters) or sorted(names) != sorted({*names} & {*plain}):
         wrong = f"the shapes of {function.__name__} are for {names}"
         raise TypeError(f"{wrong}; expected plain parameters, once, of {plain}")
-    space = {"_ndarray": np.ndarray, "_explain": _explain, "_table": table}
+    space: dict[str, Any] = {"_ndarray": np.ndarray, "_in_single": _in_single}
+    space |= {"_explain": _explain, "_table": table}
     exec(_source(table, ", ".join(plain)), space)
     door = update_wrapper(space["_door"], function)
     door.__defaults__ = function.__defaults__

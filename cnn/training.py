@@ -4,23 +4,27 @@ Exported from book/09-training.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib
+import copy
+import io
+import logging
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from .data import Dataset, batches
+from .data import Dataset, batches, check_dataset
 from .losses import cross_entropy, cross_entropy_and_gradient, error_rate
-from .network import Sequential
-from .optimizers import Optimizer
-from .shapes import check_integer, shapes
+from .network import Module, Sequential, check_module
+from .optimizers import Bookkeeping, Optimizer
+from .shapes import check_generator, check_integer, shapes
 
 __all__ = [
-    "train_step", "evaluate", "in_use", "History", "loop", "fit", "check_run",
-    "check_data", "progress_bar",
+    "train_step", "check_trains", "evaluate", "M", "in_use", "History", "loop", "fit",
+    "check_run", "check_data", "log", "at_terminal", "progress_bar",
 ]  # fmt: skip
 
 
@@ -47,11 +51,29 @@ def train_step(
     TypeError, ValueError, FloatingPointError
         The batch does not fit, a label is out of range, or a score is not finite.
     """
+    check_trains(optimizer, net)
     z = net.forward(x)
     J, dz = cross_entropy_and_gradient(z, y)
     net.backward(dz, input_gradient=False)
     optimizer.step(net.grads)
     return float(J)
+
+
+def check_trains(optimizer: Optimizer, net: Sequential) -> None:
+    """Raise unless the optimiser moves the network's own arrays, and all of them."""
+    check_module(net)
+    if not isinstance(optimizer, Bookkeeping):
+        got = type(optimizer).__name__
+        raise TypeError(f"optimizer is of type {got}; expected one such as Adam or SGD")
+    params = net.params
+    foreign = [
+        name for name, a in params.items() if optimizer.params.get(name) is not a
+    ]
+    if foreign or len(optimizer.params) > len(params):
+        raise ValueError(
+            f"the optimiser does not hold the network's own arrays ({len(foreign)} of "
+            f"{len(params)} are others): make it of net.params, when the last layer is in place"
+        )
 
 
 # --- How good is it? ---
@@ -66,7 +88,7 @@ def evaluate(
     Parameters
     ----------
     net : Sequential
-        The network; every layer's mode is put back.
+        The network, which is not touched.
     x, y : np.ndarray
         All the images, and their labels.
     batch_size : int
@@ -83,26 +105,30 @@ def evaluate(
         The arguments do not fit each other, or a score is not finite.
     """
     check_integer("batch_size", batch_size, 1)
-    J = error = 0.0
-    with in_use(net):
-        for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
-            z = net.forward(x[part])
-            J += len(z) * float(cross_entropy(z, y[part]))
-            error += len(z) * error_rate(z, y[part])
+    used, J, error = in_use(net), 0.0, 0.0
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        z = used.forward(x[part])
+        J += len(z) * float(cross_entropy(z, y[part]))
+        error += len(z) * error_rate(z, y[part])
     return J / len(x), error / len(x)
 
 
-@contextlib.contextmanager
-def in_use(net: Sequential) -> Iterator[None]:
-    """Let every layer compute as at inference, and put its mode back afterwards."""
-    modes = [(layer, layer.training) for layer in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
+M = TypeVar("M", bound=Module)
+
+
+def in_use(net: M) -> M:
+    """Return the network as at inference: other layers, with the same arrays."""
+    check_module(net)
+    used = copy.copy(net)
+    used.training = False
+    for name, a in vars(net).items():
+        if isinstance(a, Module):
+            setattr(used, name, in_use(a))
+        elif isinstance(a, list | tuple):
+            inside = (in_use(b) if isinstance(b, Module) else b for b in a)
+            setattr(used, name, [*inside])
+    return used
 
 
 # --- What to write down ---
@@ -166,7 +192,9 @@ def fit(
     rng: np.random.Generator, batch_size: int = 100, every: int = 100,
 ) -> History:  # fmt: skip
     """Train ``net`` on ``data``, test it now and then, and return the history."""
-    total, N = check_run(data, epochs, batch_size, every), len(data.x_train)
+    check_trains(optimizer, net)
+    check_generator(rng)
+    total, N = check_run(net, data, epochs, batch_size, every), len(data.x_train)
     net.train()
     return loop(
         lambda i: train_step(net, optimizer, data.x_train[i], data.y_train[i]),
@@ -177,13 +205,24 @@ def fit(
     )
 
 
-def check_run(data: Dataset, epochs: int, batch_size: int, every: int) -> int:
+def check_run(
+    net: Sequential, data: Dataset, epochs: int, batch_size: int, every: int
+) -> int:
     """Raise unless a run can be made of these; return how many iterations it will have."""
     check_integer("epochs", epochs, 1)
     check_integer("batch_size", batch_size, 1)
     check_integer("every", every, 1)
+    check_dataset(data)
     check_data(*data[1:])
-    return epochs * math.ceil(len(data.x_train) / batch_size)
+    N = len(data.x_train)
+    last = N % batch_size or batch_size
+    for layer in net.modules():
+        if last < layer.least:
+            raise ValueError(
+                f"{N} images in batches of {batch_size} leave {last} for the last one, but "
+                f"{layer!r} needs {layer.least} in training: choose another batch_size"
+            )
+    return epochs * math.ceil(N / batch_size)
 
 
 @shapes("x_train (N, ...), y_train (N) integer, x_test (M, ...), y_test (M) integer")
@@ -199,13 +238,40 @@ def check_data(
             )
 
 
-def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager:
-    """Return tqdm's bar, silent where nobody watches, or a context of None without tqdm."""
+log = logging.getLogger("cnn")
+
+
+class _Lines(io.TextIOBase):
+    """What tqdm takes for a file: each state of its bar becomes a line of the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            log.info(text.strip())
+        return len(text)
+
+
+def at_terminal() -> bool:
+    """Return whether somebody reads stderr on a terminal; there may be no stderr at all."""
+    try:
+        return bool(sys.stderr and sys.stderr.isatty())
+    except ValueError:  # it is closed
+        return False
+
+
+def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager[Any]:
+    """Return tqdm's bar, at a terminal or in the log; None where nobody listens."""
     try:
         from tqdm import tqdm
     except ImportError:
         return contextlib.nullcontext()
-    return tqdm(initial=done, total=total, unit="it", disable=None)
+    how: dict[str, Any] = {"initial": done, "total": total, "unit": "it"}
+    if log.isEnabledFor(logging.WARNING) and at_terminal():
+        return tqdm(**how)
+    if log.isEnabledFor(logging.INFO):
+        line = "iteration {n_fmt} of {total_fmt}, {postfix}, {remaining} left"
+        lines = {"file": _Lines(), "mininterval": 10, "miniters": 1}
+        return tqdm(**how, **lines, bar_format=line)
+    return contextlib.nullcontext()
 
 
 def _show(bar: Any, history: History) -> None:

@@ -21,15 +21,11 @@ __all__ = [
 # --- One digit through all the layers ---
 @shapes("x (N, ...)")
 def activations(net: Sequential, x: np.ndarray) -> list[np.ndarray]:
-    """Return the output of each layer at inference, the first layer's first.
-
-    They are what the layers remember for ``backward``, not copies.
-    """
+    """Return the output of each layer at inference, the first layer's first."""
     outputs = []
-    with in_use(net):
-        for layer in net:
-            x = layer.forward(x)
-            outputs.append(x)
+    for layer in in_use(net):
+        x = layer.forward(x)
+        outputs.append(x)
     return outputs
 
 
@@ -38,13 +34,13 @@ def activations(net: Sequential, x: np.ndarray) -> list[np.ndarray]:
 def saliency(net: Sequential, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Compute the gradient of one class's score with respect to the pixels of each image.
 
-    Implements {eq}`eq:saliency`; ``net.grads`` are those of this pass afterwards.
+    Implements {eq}`eq:saliency`.
     """
-    with in_use(net):
-        z = net.forward(x)
-        check_array("z", z, (len(x), "K"), "the scores of the network")
-        check_labels(y, *z.shape)
-        return net.backward(one_hot(y, z.shape[1], z.dtype))
+    used = in_use(net)
+    z = used.forward(x)
+    check_array("z", z, (len(x), "K"), "the scores of the network")
+    check_labels(y, *z.shape)
+    return used.backward(one_hot(y, z.shape[1], z.dtype))
 
 
 # --- What if it were covered? ---
@@ -58,16 +54,15 @@ def occlusion(
     Implements {eq}`eq:occlusion`; the patch is set to ``value``, and 0 is paper.
     """
     h, w = _places(x, size, stride, value)
-    own = np.arange(len(x)), y
-    with in_use(net):
-        P = softmax(net.forward(x))
-        check_labels(y, *P.shape)
-        O = np.empty((len(x), h, w), P.dtype)
-        for i, j in np.ndindex(h, w):
-            covered = x.copy()
-            top, left = stride * i, stride * j
-            covered[:, :, top : top + size, left : left + size] = value
-            O[:, i, j] = P[own] - softmax(net.forward(covered))[own]
+    own, used = (np.arange(len(x)), y), in_use(net)
+    P = softmax(used.forward(x))
+    check_labels(y, *P.shape)
+    O = np.empty((len(x), h, w), P.dtype)
+    for i, j in np.ndindex(h, w):
+        covered = x.copy()
+        top, left = stride * i, stride * j
+        covered[:, :, top : top + size, left : left + size] = value
+        O[:, i, j] = P[own] - softmax(used.forward(covered))[own]
     return O
 
 

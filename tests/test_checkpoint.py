@@ -143,7 +143,9 @@ def test_who_a_checkpoint_belongs_to_is_said_as_ever(tmp_path: Path) -> None:
         "dilation=1), ReLU(), Flatten(), Linear(32, 3))",
         "optimizer": "Adam(lr=ExponentialDecay(gamma_max=0.05, gamma_min=0.001, tau=10), "
         "betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0)",
-        "data": "23 + 7 images, noise 0a48589d",
+        "schedule": "0.04533703348376202, 0.019026092617400677, "
+        "0.0010022245965583619, 0.001, 0.001, 0.001",
+        "data": "23 + 7 images, 0a48589d",
         "seed": "0",
         "batch_size": "5",
         "every": "3",

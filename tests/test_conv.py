@@ -596,7 +596,7 @@ def test_sizes_mean_what_they_say() -> None:
 def test_auto_chooses_by_size_and_dtype(called: list[str]) -> None:
     """A compiler started for one small image, or for whole numbers, keeps everybody waiting."""
     products = {"im2col", "bands"}
-    for shape, dtype in ((FEW, np.float32), (LARGE, int), (LARGE, np.float16)):
+    for shape, dtype in ((FEW, np.float32), (FEW, np.float16), (LARGE, int)):
         called.clear()
         there_and_back(shape, dtype)
         assert set(called) <= products
@@ -677,7 +677,7 @@ def test_small_arrays_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in for ``linear`` looks at its arguments before it wakes a second core."""
     woken = []
     monkeypatch.setitem(backend.twins(), linear, lambda *a: woken.append(a))
-    for count, dtype in ((4, np.float32), (800, int), (800, np.float16)):
+    for count, dtype in ((4, np.float32), (4, np.float16), (800, int)):
         q = np.ones((count, 100), dtype)
         np.testing.assert_array_equal(linear(q, q[:2], q[0, :2]), 101)
     assert not woken

@@ -10,7 +10,6 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from cnn.data import digits
-from cnn.files import load_weights, save_weights
 from cnn.models import count_parameters, deep_cnn, output_shapes, simple_cnn, summary
 from cnn.network import Sequential
 from cnn.recipes import (
@@ -24,6 +23,7 @@ from cnn.recipes import (
     train,
 )
 from cnn.training import History, evaluate
+from cnn.weights import load_weights, save_weights
 
 Trained = tuple[Sequential, History]
 

@@ -19,10 +19,11 @@ import cnn
 import cnn.__main__ as program
 from cnn.__main__ import main
 from cnn.data import digits
-from cnn.files import MNIST_SHA256, load_arrays, load_weights, save_weights
+from cnn.files import MNIST_SHA256, load_arrays
 from cnn.optimizers import Adam
 from cnn.recipes import prepare
 from cnn.training import History, evaluate
+from cnn.weights import load_weights, save_weights
 
 ROOT = Path(cnn.__file__).parents[1]
 RESULTS = {"checkpoint.npz", "curves.png", "history.json", "weights.safetensors"}

@@ -197,7 +197,7 @@ MISFITS: dict[str, tuple[str, tuple[object, ...], type[Exception], str]] = {
         "y (N) bytes",
         (zeros(2, dtype="i1"),),
         TypeError,
-        "y has dtype int8; expected unsigned integers",
+        "y has dtype int8; expected bytes, uint8",
     ),
     "two dtypes": (
         "x (N), y (N) integer, z (N)",

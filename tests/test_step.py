@@ -103,6 +103,7 @@ def _row(function: Callable) -> tuple:
     row = numba.types.Array(numba.float32, 1, "C")
     block = numba.types.Array(numba.float32, 2, "A")
     weights = numba.types.Array(numba.float32, 1, "A")
+    pair = numba.types.UniTuple(numba.float32, 2)
     return {
         "_add_1x1": (row, row, numba.float32),
         "_add_1x4": (row,) * 5 + (weights,),
@@ -117,5 +118,5 @@ def _row(function: Callable) -> tuple:
         "_sum": (row,),
         "_clip_piece": (row,) * 2,
         "_gate_piece": (row,) * 3,
-        "_move_piece": (row,) * 4 + (numba.float32,) * 5,
+        "_move_piece": (*(row,) * 4, *(pair,) * 2, *(numba.float32,) * 3),
     }[function.py_func.__name__]

@@ -47,9 +47,8 @@ def network() -> Sequential:
 
 
 def answers(net: Sequential, x: np.ndarray) -> np.ndarray:
-    """Return the scores in use."""
-    with in_use(net):
-        return net(x)
+    """Return the scores at inference."""
+    return in_use(net)(x)
 
 
 # --- Modes and states ---
@@ -104,8 +103,7 @@ def test_activations_are_the_layers_outputs() -> None:
     assert len(outputs) == len(net)
     assert_array_equal(outputs[-1], answers(net, X))
     assert_array_equal(outputs[2], np.maximum(outputs[1], 0))
-    with in_use(net):
-        assert_array_equal(outputs[0], net[0](X))
+    assert_array_equal(outputs[0], in_use(net)[0](X))
 
 
 # --- Saliency ---
