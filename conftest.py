@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -28,6 +30,38 @@ settings.load_profile("no clock")
 
 # What computes longest, first: so several workers end together.
 LONGEST = ("22-handwriting", "20-pytorch", "19-mnist", "test_conv", "test_book")
+
+
+def imports(path: Path) -> set[str]:
+    """Return what a test file imports at its top, itself or by way of its neighbours."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    folders = ROOT / "tests", ROOT / "book", ROOT / "book" / "tools"
+    near = [folder / f"{name}.py" for name in found for folder in folders]
+    return found.union(*(imports(file) for file in near if file.is_file()))
+
+
+# A test file is left out where what it compares with, or builds with, is not installed.
+OPTIONAL = {
+    "PIL", "bs4", "nbclient", "nbformat", "numba", "safetensors", "sklearn",
+    "threadpoolctl", "torch", "yaml",
+}  # fmt: skip
+MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
+LEFT_OUT = {
+    path.stem: sorted(wanted)
+    for path in sorted(ROOT.glob("tests/test_*.py"))
+    if MISSING and (wanted := imports(path) & MISSING)
+}
+collect_ignore = [f"tests/{name}.py" for name in LEFT_OUT]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out, and why."""
+    return [f"left out: {k}, without {', '.join(v)}" for k, v in LEFT_OUT.items()]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,9 +15,6 @@ import fuzz
 import numpy as np
 import pytest
 
-pytest.importorskip("safetensors")
-pytest.importorskip("PIL")
-
 
 def run(*words: object) -> subprocess.CompletedProcess:
     """Run the program and return what came of it."""
