@@ -47,7 +47,7 @@ def imports(path: Path) -> set[str]:
 
 # A test file is left out where what it compares with, or builds with, is not installed.
 OPTIONAL = {
-    "PIL", "bs4", "nbclient", "nbformat", "numba", "safetensors", "sklearn",
+    "PIL", "bs4", "nbclient", "nbformat", "numba", "numpydoc", "safetensors", "sklearn",
     "threadpoolctl", "torch", "yaml",
 }  # fmt: skip
 MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
@@ -59,9 +59,10 @@ LEFT_OUT = {
 collect_ignore = [f"tests/{name}.py" for name in LEFT_OUT]
 
 
-def pytest_report_header() -> list[str]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what is left out, and why."""
-    return [f"left out: {k}, without {', '.join(v)}" for k, v in LEFT_OUT.items()]
+    for name, packages in LEFT_OUT.items():
+        terminalreporter.line(f"left out: {name}, without {', '.join(packages)}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
