@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 import struct
 import subprocess
@@ -14,12 +15,14 @@ from pathlib import Path
 import fuzz
 import numpy as np
 import pytest
+from conftest import ROOT
 
 
 def run(*words: object) -> subprocess.CompletedProcess:
     """Run the program and return what came of it."""
     command = [sys.executable, fuzz.__file__, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
 def test_damaged_files_are_refused_or_read_right() -> None:
