@@ -6,13 +6,10 @@ BIN := .venv/bin
 READY := .venv/.stamp
 INDEX := _build/html/index.html
 CHAPTER ?=
-# Where MNIST is, or would be: an absolute path, since the chapters run inside book/.
-CNN_DATA ?= data
-override CNN_DATA := $(abspath $(CNN_DATA))
-export CNN_DATA
+FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test run export check train bench replicate clean
+.PHONY: help book test fuzz run export check train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +28,13 @@ book: $(READY) ## build the HTML book and print where it is
 	@rm -rf _build/html
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@echo "The book: $(INDEX)"
-	@echo "Open it:  file://$(abspath $(INDEX))"
+	@echo "Open it:  $$($(BIN)/python -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).resolve().as_uri())' $(INDEX))"
 
-test: $(READY) ## run all tests: every chapter, the package, the pages
-	@$(BIN)/python -m pytest -q
+test: $(READY) ## run all tests: every chapter, the package, the pages (CNN_TIER=full: train in full)
+	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+
+fuzz: $(READY) ## read 100 000 damaged files of each kind, kill 50 trainings (FUZZ='--help' for more)
+	@$(BIN)/python tests/fuzz.py $(FUZZ)
 
 run: $(READY) ## execute chapters and store their outputs (CHAPTER=10-... for one)
 	@$(BIN)/python book/tools/run.py $(CHAPTER)

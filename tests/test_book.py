@@ -193,7 +193,9 @@ def browser() -> Iterator:
 
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        chromium = playwright.chromium.launch(
+            executable_path=BROWSER, args=flags, timeout=0
+        )
         yield chromium
         chromium.close()
 
@@ -215,6 +217,7 @@ def test_page_in_a_browser(site, browser, name, size):
     context = browser.new_context(
         offline=True, color_scheme="light", viewport={"width": width, "height": height}
     )
+    context.set_default_timeout(0)
     page, requests, errors = context.new_page(), [], []
     page.on(
         "request",
@@ -226,9 +229,6 @@ def test_page_in_a_browser(site, browser, name, size):
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.goto((site / f"{name}.html").as_uri(), wait_until="load")
     if page.locator(".math").count():
-        page.wait_for_function(
-            "window.MathJax && MathJax.startup && MathJax.startup.promise"
-        )
         page.evaluate("MathJax.startup.promise.then(() => true)")
     bad = page.evaluate("""() => [...document.querySelectorAll(".math")]
         .filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror, merror"))
@@ -239,7 +239,8 @@ def test_page_in_a_browser(site, browser, name, size):
     grounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+        settle(page)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
         assert not sideways(page), f"scrolls sideways in {scheme}: {sideways(page)}"
         grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         boxed = page.evaluate("""() => [...document.querySelectorAll("article img")].filter(e =>
@@ -287,10 +288,18 @@ def first_with_docstrings(site: Path, browser):
     context = browser.new_context(
         offline=True, permissions=["clipboard-read", "clipboard-write"]
     )
+    context.set_default_timeout(0)
     page = context.new_page()
     page.goto(file.as_uri(), wait_until="load")
     page.locator("pre:has(.docstring) + button").first.wait_for(state="attached")
     return page
+
+
+def settle(page) -> None:
+    """Wait until the page has been drawn anew."""
+    page.evaluate("""async () => {
+        for (const frame of [1, 2]) await new Promise(requestAnimationFrame);
+    }""")
 
 
 def check_menu(page) -> None:
@@ -304,5 +313,5 @@ def check_menu(page) -> None:
     )
     assert shown.count() == 0, sidebar
     button.click()
-    page.wait_for_timeout(300)
+    settle(page)
     assert shown.count() > 0, "the menu button shows no contents"

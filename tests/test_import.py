@@ -1,10 +1,9 @@
-"""``import cnn`` is quick, brings NumPy alone, and holds what it says it holds."""
+"""``import cnn`` is light, brings NumPy alone, and holds what it says it holds."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import statistics
 import subprocess
 import sys
 
@@ -14,9 +13,12 @@ import cnn
 
 pytestmark = pytest.mark.check
 
-TIMED = (
-    "import time; t = time.perf_counter(); import cnn; print(time.perf_counter() - t)"
-)
+ALONE = """
+import sys
+before = set(sys.modules)
+import cnn
+print(*sorted(set(sys.modules) - before))
+"""
 LOADED = """
 import sys
 import numpy.random  # brings Cython's run-time module along
@@ -40,15 +42,12 @@ def python(code: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_import_is_quick():
-    medians = []
-    for _ in range(4):  # another process may be busy: one quiet round is enough
-        medians.append(statistics.median(float(python(TIMED)) for _ in range(5)))
-        if medians[-1] < 0.3:
-            return
-    pytest.fail(
-        f"import cnn took {min(medians):.2f} s (median of five); 0.3 s is the limit"
-    )
+def test_import_is_light():
+    """Who wants one name doesn't wait for the others: how many modules, on any machine."""
+    modules = python(ALONE).split()
+    ours = [m for m in modules if m.partition(".")[0] not in sys.stdlib_module_names]
+    assert ours == ["cnn"]
+    assert len(modules) < 50
 
 
 def test_import_brings_numpy_alone():

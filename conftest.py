@@ -1,0 +1,125 @@
+"""What the tests share: no limit in seconds, where things are, notebooks made up for a test."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent
+Cell = tuple[str, str]
+
+# The chapters run inside book/, and train for minutes unless told otherwise.
+os.environ["CNN_DATA"] = os.path.abspath(os.environ.get("CNN_DATA") or "data")
+os.environ.setdefault("CNN_TIER", "minutes")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several at work: a core for each
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# How fast a machine is says nothing about the code.
+settings.register_profile(
+    "no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("no clock")
+
+# What computes longest, first: so several workers end together.
+LONGEST = ("test_book", "19-mnist", "22-handwriting", "20-pytorch", "test_conv")
+
+
+def imports(path: Path) -> set[str]:
+    """Return what a test file imports at its top, itself or by way of its neighbours."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    folders = ROOT / "tests", ROOT / "book", ROOT / "book" / "tools"
+    near = [folder / f"{name}.py" for name in found for folder in folders]
+    return found.union(*(imports(file) for file in near if file.is_file()))
+
+
+# A test file is left out where what it compares with, or builds with, is not installed.
+OPTIONAL = {
+    "PIL", "bs4", "nbclient", "nbformat", "numba", "numpydoc", "safetensors", "sklearn",
+    "threadpoolctl", "torch", "yaml",
+}  # fmt: skip
+MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
+LEFT_OUT = {
+    path.stem: sorted(wanted)
+    for path in sorted(ROOT.glob("tests/test_*.py"))
+    if MISSING and (wanted := imports(path) & MISSING)
+}
+collect_ignore = [f"tests/{name}.py" for name in LEFT_OUT]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what is left out, and why."""
+    for name, packages in LEFT_OUT.items():
+        terminalreporter.line(f"left out: {name}, without {', '.join(packages)}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let nbval wait for a kernel as long as it lives."""
+    if not config.getoption("nbval", False):
+        return
+    from nbval.kernel import Empty, RunningKernel
+
+    config.option.nbval_cell_timeout = None
+    config.option.nbval_kernel_startup_timeout = None
+    get_message = RunningKernel.get_message
+
+    def patient(self: RunningKernel, stream: str, timeout: float | None = None) -> dict:
+        while True:
+            try:
+                return get_message(self, stream, timeout=1)
+            except Empty:
+                if (
+                    timeout == 1
+                ):  # nbval asks whether the channel is up, again and again
+                    raise
+                if not self.is_alive():
+                    raise RuntimeError("the kernel died") from None
+
+    RunningKernel.get_message = patient
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what computes longest first; within a file the order stays."""
+    order = {stem: place for place, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.fixture
+def write_chapter(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a notebook of ``(kind, source)`` cells into ``tmp_path``."""
+
+    def write(name: str, *cells: Cell) -> Path:
+        content = []
+        for number, (kind, source) in enumerate(cells):
+            cell = {
+                "id": f"cell-{number}",
+                "cell_type": kind,
+                "metadata": {},
+                "source": source,
+            }
+            if kind == "code":
+                cell |= {"execution_count": None, "outputs": []}
+            content.append(cell)
+        path = tmp_path / f"{name}.ipynb"
+        notebook = {
+            "cells": content,
+            "metadata": {},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+        path.write_text(json.dumps(notebook), "utf-8")
+        return path
+
+    return write
