@@ -117,7 +117,8 @@ class _Statistics(Layer):
             )
         self.eps, self.momentum = float(eps), float(momentum)
         wide = np.result_type(dtype, np.float32)  # a variance outgrows float16
-        ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
+        ones: np.ndarray = np.ones(num_features, dtype)
+        zeros = np.zeros_like(ones)
         self.params = {"weight": ones, "bias": zeros}
         self.buffers = {
             "running_mean": zeros.astype(wide),

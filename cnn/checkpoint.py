@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +25,17 @@ from .recipes import SEED
 from .shapes import check_generator
 from .training import History, check_run, check_trains, evaluate, loop, train_step
 
-__all__ = ["iterations", "Parts", "save", "identify", "resume", "fit", "train"]
+__all__ = ["State", "iterations", "Parts", "save", "identify", "resume", "fit", "train"]
 
 
 # --- What the next step depends on ---
+State = Mapping[str, Any]  # of a generator
+
+
 def iterations(
     N: int, batch_size: int, rng: np.random.Generator, total: int, done: int = 0,
-    shuffled: dict | None = None,
-) -> Iterator[tuple[np.ndarray, dict]]:  # fmt: skip
+    shuffled: State | None = None,
+) -> Iterator[tuple[np.ndarray, State]]:  # fmt: skip
     """Deal out the iterations from ``done`` + 1 to ``total``, epoch by epoch.
 
     An epoch that was begun is dealt again, shuffled from the state ``shuffled``, and
@@ -40,7 +44,7 @@ def iterations(
     t, per_epoch = done, math.ceil(N / batch_size)
     while t < total:
         skip, now = t % per_epoch, rng.bit_generator.state
-        if skip:
+        if skip and shuffled:
             rng.bit_generator.state = shuffled
         shuffled = rng.bit_generator.state
         epoch = list(batches(N, batch_size, rng))
@@ -56,7 +60,7 @@ Parts = tuple[Sequential, Optimizer, np.random.Generator]
 
 
 def save(
-    path: str | os.PathLike, run: dict[str, str], parts: Parts, shuffled: dict,
+    path: str | os.PathLike, run: dict[str, str], parts: Parts, shuffled: State,
     history: History,
 ) -> None:  # fmt: skip
     """Write a checkpoint: all that the rest of the run depends on."""
@@ -92,7 +96,7 @@ def identify(parts: Parts, data: Dataset, **counts: int) -> dict[str, str]:
     """Say what makes this run this run: equal answers can share a checkpoint."""
     (net, optimizer, rng), checksum = parts, 0
     for a in data[1:]:
-        checksum = zlib.crc32(np.ascontiguousarray(a), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
     images = f"{len(data.x_train)} + {len(data.x_test)} images"
     # the address of a schedule, say, is another one in every process
     address = re.compile(" at 0x[0-9a-f]+")
@@ -186,12 +190,12 @@ def _fit_and_keep(
 ) -> History:
     """Train from the checkpoint, if there is one, and keep new ones."""
     (net, optimizer, rng), run = parts, identify(parts, data, **how)
-    history, state = History(), None
+    history, state = History(), rng.bit_generator.state
     if Path(path).exists():
         history, state = resume(path, run, parts, total)
     N, done = len(data.x_train), len(history.loss)
 
-    def step(batch: tuple[np.ndarray, dict]) -> float:
+    def step(batch: tuple[np.ndarray, State]) -> float:
         nonlocal state
         i, state = batch
         return train_step(net, optimizer, data.x_train[i], data.y_train[i])
@@ -277,5 +281,6 @@ def train(
         As ``fit``; or there is no such model or recipe.
     """
     run = functools.partial(fit, checkpoint=checkpoint)
-    how = {"epochs": epochs, "seed": seed, "lr": lr, "batch_size": batch_size}
+    how: dict[str, Any] = {"epochs": epochs, "seed": seed, "lr": lr}
+    how["batch_size"] = batch_size
     return recipes.train(data, model, recipe, fit=run, **how)

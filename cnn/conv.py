@@ -4,6 +4,7 @@ Exported from book/13-conv-layer.ipynb: edit the chapter and run `make export`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ Kernel = int | tuple[int, int]
 def filter_size(kernel_size: Kernel) -> tuple[int, int]:
     """Return (f_h, f_w), for f where the filter is square or for the two."""
     pair = isinstance(kernel_size, tuple | list)
-    f = tuple(kernel_size) if pair else (kernel_size, kernel_size)
+    f: Any = kernel_size if pair else (kernel_size, kernel_size)
     if len(f) != 2:
         raise ValueError(
             f"kernel_size is {kernel_size!r}; expected f or (rows, columns)"
@@ -124,7 +125,7 @@ def filter_size(kernel_size: Kernel) -> tuple[int, int]:
     return f_h, f_w
 
 
-def check_where(stride: int, padding: Padding, dilation: int) -> dict[str, object]:
+def check_where(stride: int, padding: Padding, dilation: int) -> dict[str, Any]:
     """Return the three by name, if they say where a filter goes."""
     stride = check_integer("stride", stride, 1)
     dilation = check_integer("dilation", dilation, 1)
@@ -187,8 +188,8 @@ class Conv2d(_Filters):
     ) -> np.ndarray | None:
         """Fill ``grads``; return dx, or None where it isn't wanted."""
         x, W = self._recall(), self.params["weight"]
-        how = {"input_gradient": input_gradient, "implementation": self.implementation}
-        dx, dW, db = conv2d_backward(dy, x, W, **self.where, **how)
+        how = self.where | {"implementation": self.implementation}
+        dx, dW, db = conv2d_backward(dy, x, W, input_gradient=input_gradient, **how)
         self.grads = {"weight": dW, "bias": db}
         return dx
 

@@ -69,16 +69,19 @@ class Geometry(NamedTuple):
     r_w: int
 
 
-def padding_sides(padding: Padding) -> tuple[int, int, int, int]:
+def padding_sides(padding: Padding | tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) for p, (rows, columns) or all four."""
-    sides = padding if isinstance(padding, tuple | list) else (padding,)
-    if len(sides) not in (1, 2, 4):
+    given = padding if isinstance(padding, tuple | list) else (padding,)
+    if len(given) not in (1, 2, 4):
         raise ValueError(
             f"padding is {padding!r}; expected p, (rows, columns) or (top, bottom, left, right)"
         )
-    sides = tuple([check_integer("padding", p, 0) for p in sides])
+    sides = [check_integer("padding", p, 0) for p in given]
+    if len(sides) == 4:
+        top, bottom, left, right = sides
+        return top, bottom, left, right
     rows, columns = sides[0], sides[-1]
-    return sides if len(sides) == 4 else (rows, rows, columns, columns)
+    return rows, rows, columns, columns
 
 
 def geometry(
@@ -96,7 +99,9 @@ def geometry(
     return (_remembered if plain else _geometry)(*numbers)
 
 
-def _geometry(H: int, W: int, f_h: int, f_w: int, s: int, d: int, *sides) -> Geometry:
+def _geometry(
+    H: int, W: int, f_h: int, f_w: int, s: int, d: int, *sides: int
+) -> Geometry:
     """Check the numbers, and compute what ``geometry`` returns."""
     s, d = check_integer("stride", s, 1), check_integer("dilation", d, 1)
     top, bottom, left, right = padding_sides(sides)

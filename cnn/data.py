@@ -9,10 +9,12 @@ import os
 import zlib
 from collections.abc import Iterator
 from importlib.resources import as_file, files
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .shapes import check_generator, check_integer, check_labels, shapes
 
@@ -23,7 +25,7 @@ __all__ = [
 
 
 # --- Reading it ---
-def _read_header(file: BinaryIO, ndim: int) -> tuple[int, ...]:
+def _read_header(file: BufferedIOBase, ndim: int) -> tuple[int, ...]:
     """Return the shape that the header of an IDX file promises."""
     header, magic = file.read(4 + 4 * ndim), bytes([0, 0, 8, ndim])
     if header[:4] != magic:
@@ -53,7 +55,7 @@ def _foreign(start: bytes, magic: bytes) -> str:
     return f"{found}; {_INTACT}"
 
 
-def _read_exactly(file: BinaryIO, count: int) -> bytearray:
+def _read_exactly(file: BufferedIOBase, count: int) -> bytearray:
     """Return the rest of a file, which must be ``count`` bytes."""
     data = bytearray()
     while len(data) <= count and (piece := file.read(1 << 20)):
@@ -73,7 +75,7 @@ def read_idx(path: str | os.PathLike, ndim: int) -> np.ndarray:
     try:
         with open(path, "rb") as file:
             packed = file.peek(2)[:2] == b"\x1f\x8b"
-            content: BinaryIO = gzip.GzipFile(fileobj=file) if packed else file
+            content: BufferedIOBase = gzip.GzipFile(fileobj=file) if packed else file
             shape = _read_header(content, ndim)
             data = _read_exactly(content, math.prod(shape))
     except (gzip.BadGzipFile, EOFError, zlib.error) as err:
@@ -95,7 +97,7 @@ def scale(images: np.ndarray) -> np.ndarray:
 
 # --- Labels as rows of probabilities ---
 @shapes("y (N) integer")
-def one_hot(y: np.ndarray, K: int, dtype: type = np.float32) -> np.ndarray:
+def one_hot(y: np.ndarray, K: int, dtype: DTypeLike = np.float32) -> np.ndarray:
     """Turn N labels into N rows of K numbers, with a single one in each.
 
     Implements {eq}`eq:one-hot`.

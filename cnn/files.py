@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array
@@ -151,7 +151,7 @@ def check_history(history: History) -> None:
         )
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 

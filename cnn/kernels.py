@@ -167,8 +167,8 @@ def _layout(
     dilation: int,
 ) -> _Layout:  # fmt: skip
     """Return the layout for images and filters of these shapes."""
-    (N, C, *size), (_, _, f_h, f_w) = x_shape, W_shape
-    g = geometry(size, (f_h, f_w), stride, padding, dilation)
+    (N, C, H, width), (_, _, f_h, f_w) = x_shape, W_shape
+    g = geometry((H, width), (f_h, f_w), stride, padding, dilation)
     rows = g.s * (g.h_out - 1) + g.d * (f_h - 1) + 1
     columns = g.w_out + g.d * (f_w - 1) // g.s
     mu, a, c = np.ogrid[:C, :f_h, :f_w]

@@ -5,7 +5,7 @@ Exported from book/06-backpropagation.ipynb: edit the chapter and run `make expo
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def check_module(net: Module) -> None:
         raise TypeError(f"net is of type {type(net).__name__}; expected a network")
 
 
-Gradient = np.ndarray | None  # None where nobody has asked for it
+Gradient = Any  # an array, or None where nobody has asked for it
 
 
 class Layer(Module):
@@ -91,7 +91,7 @@ class Layer(Module):
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
         self.buffers: dict[str, np.ndarray] = {}
-        self._seen: np.ndarray | None = None
+        self._seen: Any = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Compute the output, and remember what ``backward`` will need."""
@@ -114,7 +114,7 @@ class Layer(Module):
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def _recall(self) -> np.ndarray:
+    def _recall(self) -> Any:
         """Return what ``forward`` remembered."""
         if self._seen is None:
             raise RuntimeError(f"{self!r}: backward needs a forward pass before it")

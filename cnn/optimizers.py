@@ -178,9 +178,10 @@ class SGD(Optimizer):
         self.momentum = momentum
 
     def update(
-        self, theta: np.ndarray, g: np.ndarray, gamma: float, v: np.ndarray
+        self, theta: np.ndarray, g: np.ndarray, gamma: float, **memory: np.ndarray
     ) -> None:
         """Set v ← μ v + g, then θ ← θ - γ v, in place."""
+        v = memory["v"]
         v[...] = self.momentum * v + g
         theta -= gamma * v
 

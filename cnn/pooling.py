@@ -3,6 +3,8 @@
 Exported from book/14-pooling.ipynb: edit the chapter and run `make export`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .conv import Kernel, filter_size
@@ -113,7 +115,7 @@ def max_pool2d_backward(
 
 
 def _check_blame(
-    dy: np.ndarray, x: np.ndarray, *where: object
+    dy: np.ndarray, x: np.ndarray, *where: Any
 ) -> tuple[int, int, Geometry]:
     """Raise unless ``dy`` has the shape of the output for ``x``; return the geometry."""
     f_h, f_w, g = pool_geometry(x.shape[2:], *where)
@@ -216,8 +218,8 @@ class _Pool(Layer):
     ) -> None:  # fmt: skip
         super().__init__()
         _, s, _ = _window(kernel_size, stride, padding, ceil_mode)
-        self.where = {"kernel_size": kernel_size, "stride": s, "padding": padding}
-        self.where["ceil_mode"] = ceil_mode
+        self.where: dict[str, Any] = {"kernel_size": kernel_size, "stride": s}
+        self.where |= {"padding": padding, "ceil_mode": ceil_mode}
 
     def __repr__(self) -> str:
         where = ", ".join(f"{name}={value}" for name, value in self.where.items())

@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any, cast
 
 import numpy as np
 from numpy.random import Generator
 
 from .batchnorm import BatchNorm1d, BatchNorm2d
-from .conv import Conv2d
+from .conv import Conv2d, filter_size
 from .correlation import padding_sides
 from .data import Dataset, batches
 from .network import Flatten, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh
@@ -57,7 +58,7 @@ def _conv(layer: Conv2d) -> nn.Module:
 
 def _pool(layer: MaxPool2d | AvgPool2d) -> nn.Module:
     p, f = _both_sides(layer), layer.where["kernel_size"]
-    f_h, f_w = f if isinstance(f, tuple | list) else (f, f)
+    f_h, f_w = filter_size(f)
     if 2 * p[0] > f_h or 2 * p[1] > f_w:
         few = "expected at most half of the window, or PyTorch's layers refuse"
         raise ValueError(f"{layer} pads {p} around a window of {(f_h, f_w)}; {few}")
@@ -69,7 +70,7 @@ def _batch_norm(layer: BatchNorm1d | BatchNorm2d) -> nn.Module:
     return getattr(nn, type(layer).__name__)(C, layer.eps, layer.momentum)
 
 
-_MAKERS: dict[type, Callable[[Layer], nn.Module]] = {
+_MAKERS: dict[type, Callable[[Any], nn.Module]] = {
     Sequential: lambda layer: nn.Sequential(*map(_translate, layer)),
     Linear: lambda layer: nn.Linear(*layer.params["weight"].shape[::-1]),
     **{Conv2d: _conv, MaxPool2d: _pool, AvgPool2d: _pool},
@@ -102,7 +103,7 @@ def twin(net: Sequential) -> nn.Sequential:
         module = _translate(net)
     state = {name: torch.from_numpy(a) for name, a in net.state_dict().items()}
     module.load_state_dict(state, assign=True)
-    return module
+    return cast("nn.Sequential", module)
 
 
 def weights_from(module: nn.Module) -> dict[str, np.ndarray]:
@@ -257,7 +258,7 @@ def _check_parts(trainer: _Steps) -> None:
         )
 
 
-def _check_fit(module: nn.Module, train: _Deal, epochs: int, every: int) -> int:
+def _check_fit(module: nn.Module, train: Any, epochs: int, every: int) -> int:
     """Raise unless a run can be made of these; return how many iterations it will have."""
     check_integer("epochs", epochs, 1)
     check_integer("every", every, 1)
@@ -295,6 +296,7 @@ def train_twin(
         trainer = Trainer(modules[0], adam, ours.lr if callable(ours.lr) else None)
         return trainer.fit(dealt, tests, epochs=epochs, seed=seed)
 
-    how = {"epochs": epochs, "seed": seed, "lr": lr, "batch_size": batch_size}
+    how: dict[str, Any] = {"epochs": epochs, "seed": seed, "lr": lr}
+    how["batch_size"] = batch_size
     _, history = train(data, model, recipe, fit=fit, **how)
     return modules[0], history

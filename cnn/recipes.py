@@ -4,7 +4,7 @@ Exported from book/19-mnist.ipynb: edit the chapter and run `make export`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from .data import Dataset, check_dataset, digits
 from .losses import softmax
 from .models import deep_cnn, simple_cnn
 from .network import Sequential
-from .optimizers import Adam, ExponentialDecay
+from .optimizers import Adam, ExponentialDecay, Rate
 from .shapes import check_array, check_integer, shapes
 from .training import History, fit, in_use
 
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 # --- What is decided beforehand ---
 SEED = 0
-MODELS = {"simple": simple_cnn, "deep": deep_cnn}
+MODELS: dict[str, Callable[..., Sequential]] = {"simple": simple_cnn, "deep": deep_cnn}
 DECAY = ExponentialDecay(gamma_max=0.003, gamma_min=0.0001, tau=2000)
 # learning rate or schedule, and the share of the dense layers' inputs switched off
-RECIPES = {"constant": (1e-3, 0.0), "schedule": (DECAY, 0.0), "dropout": (DECAY, 0.25)}
+RECIPES: dict[str, tuple[Rate, float]] = {
+    "constant": (1e-3, 0.0),
+    "schedule": (DECAY, 0.0),
+    "dropout": (DECAY, 0.25),
+}
 
 
 def epochs_for(data: Dataset) -> int:
@@ -64,7 +68,7 @@ def train(
     """Train a network, and test it every 100 iterations."""
     check_dataset(data)
     check_array("x_train", data.x_train, ("N", 1, 28, 28), "both networks take 28×28")
-    how = {"seed": seed, "num_classes": data.num_classes, "lr": lr}
+    how: dict[str, Any] = {"seed": seed, "num_classes": data.num_classes, "lr": lr}
     net, optimizer, order = prepare(model, recipe, **how)
     epochs = epochs_for(data) if epochs is None else epochs
     run = {"epochs": epochs, "rng": order, "batch_size": batch_size}

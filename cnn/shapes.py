@@ -9,13 +9,13 @@ import numbers
 import re
 from collections.abc import Callable, Iterator
 from functools import update_wrapper
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
 __all__ = [
     "Axes", "KINDS", "check_array", "check_same_dtype", "check_integer", "check_number",
-    "check_labels", "check_generator", "Table", "shapes",
+    "check_labels", "check_generator", "Table", "P", "R", "R_co", "Door", "shapes",
 ]  # fmt: skip
 
 
@@ -133,7 +133,8 @@ def _read(line: str) -> Table:
 def _explain(table: Table, *arrays: np.ndarray) -> None:
     """Check the arrays one by one, and raise what is wrong."""
     rows = list(zip(table, arrays, strict=True))
-    known, because = {}, {}
+    known: dict[int | str, tuple] = {}
+    because: dict[int | str, str] = {}
     for (name, axes, kind), a in rows:
         expected = tuple(n for e in axes for n in known.get(e, (e,)))
         why = " and ".join(dict.fromkeys(because[e] for e in axes if e in because))
@@ -207,7 +208,22 @@ def _change(a: Any, old: type, new: type) -> Any:
     return a.astype(new) if getattr(a, "dtype", None) == old else a
 
 
-def _door(function: Callable, table: Table) -> Any:
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Door(Protocol[P, R_co]):
+    """A function that checks its arrays, and the one behind it that computes."""
+
+    behind: Callable[..., Any]
+    __name__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Check, then compute."""
+
+
+def _door(function: Callable[P, R], table: Table) -> Door[P, R]:
     """Compile the door of a function, whose parameters the arrays must be."""
     parameters = inspect.signature(function).parameters.values()
     plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -219,13 +235,13 @@ def _door(function: Callable, table: Table) -> Any:
     space: dict[str, Any] = {"_ndarray": np.ndarray, "_in_single": _in_single}
     space |= {"_explain": _explain, "_table": table}
     exec(_source(table, ", ".join(plain)), space)
-    door = update_wrapper(space["_door"], function)
-    door.__defaults__ = function.__defaults__
+    door: Any = update_wrapper(space["_door"], function)
+    door.__defaults__ = getattr(function, "__defaults__", None)
     door.behind = function
-    return door
+    return cast("Door[P, R]", door)
 
 
-def shapes(line: str) -> Callable[[Callable], Any]:
+def shapes(line: str) -> Callable[[Callable[P, R]], Door[P, R]]:
     """Declare the shapes of a function's arrays in one line, checked at each call.
 
     Equal letters are equal sizes, ``...`` equal axes; a word after the shape narrows
@@ -234,7 +250,7 @@ def shapes(line: str) -> Callable[[Callable], Any]:
     """
     table = _read(line)
 
-    def declare(function: Callable) -> Any:
+    def declare(function: Callable[P, R]) -> Door[P, R]:
         door = _door(function, table)
         summary, *rest = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         parts = [summary, f"Shapes: ``{line}``.", *rest]

@@ -99,11 +99,11 @@ def network_of(state: Mapping[str, np.ndarray]) -> Sequential:
     shapes = {name: a.shape for name, a in state.items()}
     dtypes = {a.dtype for a in state.values()}
     if dtypes in ({np.dtype("f4")}, {np.dtype("f8")}):
-        how = {"rng": np.random.default_rng(0), "dtype": dtypes.pop().type}
+        rng, dtype = np.random.default_rng(0), dtypes.pop().type
         outputs = {shape[0] for shape in shapes.values() if shape[1:] == (200,)} - {0}
         dropouts = {dropout for _, dropout in RECIPES.values()}
         for make, p, K in product(MODELS.values(), dropouts, outputs):
-            net = make(num_classes=K, dropout=p, **how)
+            net = make(rng=rng, dtype=dtype, num_classes=K, dropout=p)
             if {name: a.shape for name, a in net.params.items()} == shapes:
                 return net
     raise ValueError(

@@ -157,6 +157,21 @@ def test_who_a_checkpoint_belongs_to_is_said_as_ever(tmp_path: Path) -> None:
     )
 
 
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    """It gave the data's name, and had no word for the schedule."""
+    path, run = tmp_path / "c", Run("Adam, schedule")
+    run.fit(epochs=1, checkpoint=path)
+    arrays, record = record_of(path)
+    del record["run"]["schedule"]
+    record["run"]["data"] = "23 + 7 images, my noise 0a48589d"
+    text = json.dumps(record).encode()
+    save_arrays(path, arrays | {"record": np.frombuffer(text, np.uint8)})
+    again, whole = Run("Adam, schedule"), Run("Adam, schedule")
+    again.fit(epochs=2, checkpoint=path)
+    whole.fit(epochs=2)
+    assert_same(again.state(), whole.state())
+
+
 # --- Damaged checkpoints ---
 
 WRONG_RECORDS: dict[str, Callable[[dict], object]] = {

@@ -703,3 +703,47 @@ def test_a_record_with_more_in_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         save_history(tmp_path / "h.json", history, {"lr": float("nan")})
     assert b'"seed": 3' in (tmp_path / "h.json").read_bytes()
+
+
+# --- 15: typed for users ---
+
+USER = """
+import numpy as np
+from cnn import Adam, Conv2d, Flatten, History, Linear, Sequential, conv2d, digits, fit
+rng = np.random.default_rng(0)
+net = Sequential(Conv2d(1, 2, 3, rng=rng), Flatten(), Linear(1352, 10, rng=rng))
+history = fit(net, Adam(net.params, lr=lambda t: 0.1), digits(), epochs=1, rng=rng)
+history.save("h.json")
+best: list[float] = History.load("h.json").test_error
+z: np.ndarray = conv2d(np.ones((1, 1, 5, 5)), np.ones((2, 1, 3, 3)), np.ones(2))
+"""
+WRONG_USER = """
+from cnn import Linear, conv2d
+conv2d(1, 2)
+Linear("3", 4)
+"""
+
+
+def test_a_users_type_checker_knows_the_package(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    for name, code in (("right", USER), ("wrong", WRONG_USER)):
+        (tmp_path / f"{name}.py").write_text(code)
+    words = [
+        "-m",
+        "mypy",
+        "--cache-dir",
+        str(tmp_path / "c"),
+        "--follow-imports",
+        "silent",
+    ]
+    paths = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py")]
+    how = {"capture_output": True, "text": True, "cwd": tmp_path, "check": False}
+    how["env"] = os.environ | {"MYPYPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words, *paths], **how)
+    lines = [line for line in done.stdout.splitlines() if "error" in line]
+    assert len(lines) >= 3, done.stdout + done.stderr
+    assert all("wrong.py" in line for line in lines[:-1]), done.stdout
+
+
+def test_the_public_names_are_written_out_for_type_checkers() -> None:
+    assert cnn.__all__ == sorted(cnn._HOME)
