@@ -5,7 +5,6 @@ Exported from book/30-program.ipynb: edit the chapter and run `make export`.
 
 import argparse
 import contextlib
-import functools
 import importlib
 import json
 import os
@@ -101,8 +100,10 @@ def _place(args: argparse.Namespace, data: Dataset, prefix: str = "") -> Path:
     """Return --out, or a folder called after the network, the recipe and the data."""
     name = f"{prefix}{args.model}-{args.recipe}-{data.name.lower()}"
     if _origin(args, data) != data.name:
-        arrays = map(np.ascontiguousarray, data[1:5])
-        name += f"-{functools.reduce(lambda c, a: zlib.crc32(a, c), arrays, 0):08x}"
+        checksum = 0
+        for a in data[1:5]:
+            checksum = zlib.crc32(np.ascontiguousarray(a).data, checksum)
+        name += f"-{checksum:08x}"
     return args.out or Path("data", "runs", name)
 
 
@@ -142,8 +143,7 @@ def _run(
     """Train as the options say, with ``train`` or its twin."""
     yours = [OSError, FloatingPointError, MemoryError]
     yours += [ValueError] if getattr(args, "resume", False) else []
-    words = ("epochs", "seed", "lr", "batch_size")
-    options = {word: getattr(args, word) for word in words}
+    options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
     with told(*yours):
         return how(data, args.model, args.recipe, **options, **more)
 
@@ -207,13 +207,14 @@ def _load(weights: str | None) -> tuple[Sequential, np.dtype]:
 
 
 def _data_of(run: str | None) -> str | None:
-    """Return what a run's folder says of its data; None stands for the default."""
+    """Return what a run's folder says of its data, as --data has it."""
     if run is None or not os.path.isdir(run):
         return None
-    with told(OSError, ValueError, about=f"{run}: "):
+    why = f"{run} does not say what it was trained on; name data with --data: "
+    with told(OSError, ValueError, LookupError, TypeError, RecursionError, about=why):
         record = json.loads(Path(run, "history.json").read_bytes())
-    origin = record.get("about", {}).get("data", "MNIST")
-    return None if origin == "MNIST" else origin
+        origin = str(record["about"]["data"])
+    return "mnist" if origin == "MNIST" else origin
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -344,7 +345,5 @@ def _table(runs: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-COMMANDS = {
-    command.__name__.removeprefix("_"): command
-    for command in (_train, _evaluate, _predict, _summary, _compare)
-}
+_ALL = (_train, _evaluate, _predict, _summary, _compare)
+COMMANDS = {command.__name__.removeprefix("_"): command for command in _ALL}

@@ -24,7 +24,11 @@ def told(*kinds: type[Exception], about: str = "") -> Iterator[None]:
     try:
         yield
     except kinds as err:
-        raise UserError(" ".join(f"{about}{err}".split())) from err
+        if isinstance(err, OSError) and err.filename:
+            about += f"{err.filename}: {err.strerror}"
+        else:
+            about += str(err)
+        raise UserError(" ".join(about.split())) from err
 
 
 # --- Two streams ---
