@@ -642,7 +642,7 @@ def test_a_runs_folder(run: Run, three: Path, drawn: list[str]) -> None:
     Path("out", "history.json").write_text("{")
     code, _, err = run("evaluate", "out")
     assert code == 2
-    one_line(err, "cnn evaluate: out: ")
+    one_line(err, "cnn evaluate: out does not say", "--data")
     Path("out", "weights.safetensors").unlink()
     code, _, err = run("evaluate", "out")
     assert code == 2
