@@ -27,8 +27,8 @@ from .shapes import (
 )
 
 __all__ = [
-    "Module", "check_module", "Gradient", "Layer", "uniform_params", "Linear", "ReLU",
-    "Sigmoid", "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
+    "Module", "check_module", "Layer", "uniform_params", "Linear", "ReLU", "Sigmoid",
+    "Tanh", "rows", "Flatten", "Container", "check_state", "Sequential",
 ]  # fmt: skip
 
 
@@ -72,9 +72,6 @@ def check_module(net: Module) -> None:
         raise TypeError(f"net is of type {type(net).__name__}; expected a network")
 
 
-Gradient = Any  # an array, or None where nobody has asked for it
-
-
 class Layer(Module):
     """One step of a network; a new kind of layer is a subclass with its own two passes.
 
@@ -97,7 +94,7 @@ class Layer(Module):
         """Compute the output, and remember what ``backward`` will need."""
         raise NotImplementedError
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Any:
         """Turn the output's gradient into the input's (None if not wanted); fill ``grads``.
 
         Raises
@@ -171,7 +168,7 @@ class Linear(Layer):
         z, self._seen = linear(x, self.params["weight"], self.params["bias"]), x
         return z
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Any:
         """Return dq, or None if it is not wanted; fill ``grads`` with dW and db."""
         q, W = self._recall(), self.params["weight"]
         dq, dW, db = linear_backward(dy, q, W, input_gradient)
@@ -193,7 +190,7 @@ class _Activation(Layer):
         q = self._seen = self._pair[0](x)
         return q
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Any:
         """Multiply ``dy`` by the function's derivative, entry by entry."""
         return self._pair[1](dy, self._recall())
 
@@ -234,7 +231,7 @@ class Flatten(Layer):
         q, self._seen = rows(x), x
         return q
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Any:
         """Give ``dy`` the shape that the input had."""
         x = self._recall()
         check_array("dy", dy, (len(x), x[0].size), f"because x has shape {x.shape}")
@@ -247,9 +244,9 @@ def _check_layers(layers: Iterable[Layer]) -> None:
     seen: set[int] = set()
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            got = type(layer).__name__
             raise TypeError(
-                f"argument {i} is of type {got}; expected layers: Sequential(a, b), not ([a, b])"
+                f"argument {i} is of type {type(layer).__name__}; expected layers: "
+                "Sequential(a, b), not ([a, b])"
             )
         inside = {id(a) for a in layer.modules()}
         if seen & inside:
@@ -328,7 +325,7 @@ class Sequential(Container):
             x = layer.forward(x)
         return x
 
-    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Gradient:
+    def backward(self, dy: np.ndarray, *, input_gradient: bool = True) -> Any:
         """Send ``dy`` through all layers, the last one first.
 
         Implements {eq}`eq:backprop` and {eq}`eq:backprop-params`.

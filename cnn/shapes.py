@@ -208,7 +208,7 @@ def _change(a: Any, old: type, new: type) -> Any:
     return a.astype(new) if getattr(a, "dtype", None) == old else a
 
 
-P = ParamSpec("P")
+P = ParamSpec("P")  # a function's parameters, for type checkers; R is what it returns
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
