@@ -89,16 +89,17 @@ def plot_curves(histories: Mapping[str, History]) -> "Figure":
     for i, (name, h) in enumerate(histories.items()):
         window = max(1, min(100, len(h.loss) // 10))
         mean = np.convolve(h.loss, np.full(window, 1 / window), "valid")
-        above.semilogy(range(window, len(h.loss) + 1), mean, f"C{i}", lw=0.7)
-        test = {"color": f"C{i}", "marker": "o", "markersize": 3, "label": name}
+        dots = f"C{i}.-" if len(mean) < 50 else f"C{i}"  # a short line is no curve yet
+        above.semilogy(range(window, len(h.loss) + 1), mean, dots, lw=0.7)
+        size = 3 if len(h.iterations) > 10 else 7
+        test = {"color": f"C{i}", "marker": "o", "markersize": size, "label": name}
         above.semilogy(h.iterations, h.test_loss, **test)
         below.plot(h.iterations, 100 * np.array(h.test_error), **test)
     above.set_ylabel("cross-entropy\n(thin: training, dots: test)")
     above.legend()
     worst = max(h.test_error[-1] for h in histories.values())
-    below.set(
-        xlabel="iteration", ylabel="test error in %", ylim=(0, 300 * worst or None)
-    )
+    highest = min(100, 300 * worst) or None
+    below.set(xlabel="iteration", ylabel="test error in %", ylim=(0, highest))
     return figure
 
 

@@ -15,7 +15,6 @@ import pytest
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 
 import cnn
-from cnn.__main__ import main
 from cnn.activations import (
     relu,
     relu_backward,
@@ -1517,10 +1516,6 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
         (lambda: plot_curves({}), ValueError, ("{}",)),
         (lambda: plot_curves({"a": History()}), ValueError, ("'a'", "one test")),
     ],
-    "main": [
-        (lambda: main(["--epochs", "many"]), SystemExit, ("2",)),
-        (lambda: main(["--unknown"]), SystemExit, ("2",)),
-    ],
     # visualize
     "saliency": [
         (
@@ -1749,6 +1744,11 @@ EXCEPTIONS = {
     "replace_file": "its errors are its callback's: test_files.py",
     "draw_maps": "counts the images that augment has checked",
     "implementation_of": "looks up what check_implementation lets pass",
+    "main": "takes any words, and returns an exit code: test_program.py",
+    "UserError": "what the program's user is told: test_program.py",
+    "told": "turns exceptions into it: test_program.py",
+    "say": "prints any text on any stream: test_program.py",
+    "console": "takes no argument",
     "padded_size": "calculates with a Geometry, which geometry has checked",
 }
 if find_spec("torch"):
