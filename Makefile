@@ -48,6 +48,7 @@ check: $(READY) ## quick checks: export, ledger, notebooks, pages, links, style 
 		echo "ruff format: see '$(BIN)/ruff format --diff .'" >&2; exit 1; }
 	@$(BIN)/python book/tools/export.py --check
 	@$(BIN)/python book/tools/ledger.py
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest -q -m check -o addopts=--strict-markers tests
 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
@@ -60,6 +61,6 @@ replicate: $(READY) ## train with every recipe and seed, for the chapters on MNI
 	@$(BIN)/python book/tools/replicate.py
 
 clean: ## remove builds and caches (not .venv, not data)
-	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-type d -print0 | xargs -0 rm -rf
