@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,19 @@ def test_chapters_run_in_full_on_the_data_that_was_named(
     assert run.main(["--book", str(path.parent)]) == 0
     (cell,) = nbformat.read(path, as_version=4).cells
     assert cell.outputs[0].text == f"{Path.cwd() / 'a b'} {picked}\n"
+
+
+def test_a_kernel_that_dies_is_told(write_chapter: Callable[..., Path]) -> None:
+    """Without a limit in seconds nothing else would end the wait for its answer."""
+    path = write_chapter("01-made-up", ("code", "import os; os._exit(1)"))
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "--nbval"]
+    command += ["--nbval-current-env", str(path)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=path.parent, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stdout
+    assert "the kernel died" in done.stdout
 
 
 def test_targets_are_named() -> None:
