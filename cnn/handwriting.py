@@ -7,7 +7,7 @@ import numpy as np
 
 from .shapes import check_array, check_integer
 
-__all__ = ["CONTRAST", "ink", "resize", "center_of_mass", "as_mnist"]
+__all__ = ["CONTRAST", "ink", "check_picture", "resize", "center_of_mass", "as_mnist"]
 
 
 # --- Ink ---
@@ -40,7 +40,7 @@ CONTRAST = 0.1
 
 def ink(grey: np.ndarray) -> np.ndarray:
     """Find the ink in a picture: 0 for the ground, up to 1 for dark or bright strokes."""
-    _check_picture_array("grey", grey)
+    check_picture("grey", grey)
     grey = grey.astype(np.float64)
     b = _shade(grey)
     if _peak(b - grey) >= _peak(grey - b):  # dark on bright
@@ -60,7 +60,8 @@ def ink(grey: np.ndarray) -> np.ndarray:
     return np.where((ink > least) & (neighbours > least), np.minimum(ink / peak, 1), 0)
 
 
-def _check_picture_array(name: str, a: np.ndarray) -> None:
+def check_picture(name: str, a: np.ndarray) -> None:
+    """Raise unless an array is a picture: (H, W), floats from 0 to 1."""
     check_array(name, a, ("H", "W"), kind="real float")
     if not (a.min() >= 0 and a.max() <= 1):
         raise ValueError(
@@ -126,7 +127,7 @@ def center_of_mass(image: np.ndarray) -> tuple[float, float]:
 
 def as_mnist(ink: np.ndarray) -> np.ndarray:
     """Make an image of MNIST's form, shape (1, 1, 28, 28), from a picture's ink."""
-    _check_picture_array("ink", ink)
+    check_picture("ink", ink)
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise ValueError(

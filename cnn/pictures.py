@@ -11,8 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from .decoding import read_picture
-from .handwriting import as_mnist, ink, resize
-from .shapes import check_array
+from .handwriting import as_mnist, check_picture, ink, resize
 
 __all__ = ["SLOPE", "GAP", "NEAR", "find_digit", "read_digit"]
 
@@ -252,7 +251,7 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 # --- Free of the edge, or cropped to it ---
 def find_digit(grey: np.ndarray) -> np.ndarray:
     """Find the ink, as ``ink`` does, of the one digit in a picture (H, W), values 0 to 1."""
-    check_array("grey", grey, ("H", "W"), kind="real float")
+    check_picture("grey", grey)
     try:
         found, labels, shapes = _shapes(_without_lines(grey), tight=False)
     except ValueError:  # nothing stands free; but does anything stand out?
