@@ -3,90 +3,11 @@
 Exported from book/22-handwriting.ipynb: edit the chapter and run `make export`.
 """
 
-import os
-import warnings
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from .shapes import check_array, check_integer
 
-__all__ = [
-    "LARGEST", "SIDE", "read_picture", "CONTRAST", "ink", "resize", "center_of_mass",
-    "as_mnist",
-]  # fmt: skip
-
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-
-# --- A file from outside ---
-LARGEST = 50_000_000  # pixels
-SIDE = 800
-
-
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Read a picture file as grey values from 0 (black) to 1 (white), shape (H, W)."""
-    Image = _pillow()
-    with open(Path(path), "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            with Image.open(file) as picture:
-                _check_picture(picture)
-                return _grey(picture)
-        except MemoryError:
-            raise
-        except Exception as err:  # damaged files make decoders fail in many ways
-            raise ValueError(
-                f"{path} can't be read as a picture ({err}); expected an intact PNG, "
-                f"JPEG or similar of at most {LARGEST // 10**6} megapixels"
-            ) from err
-
-
-def _pillow() -> ModuleType:
-    try:
-        from PIL import Image
-    except ImportError as err:
-        raise ImportError(
-            "reading pictures needs the package Pillow: pip install pillow"
-        ) from err
-    return Image
-
-
-def _check_picture(picture: "Image.Image") -> None:
-    """Raise unless the picture, not yet decoded, is safe to decode."""
-    width, height = picture.size
-    if width * height > LARGEST:
-        raise ValueError(f"its header promises {width}×{height} pixels")
-    if picture.format == "EPS":
-        raise ValueError("EPS is a program to run, not a picture")
-
-
-def _grey(picture: "Image.Image") -> np.ndarray:
-    """Decode a picture into grey values from 0 to 1, of at most SIDE pixels a side."""
-    from PIL import Image, ImageOps
-
-    picture.draft(picture.mode, (SIDE, SIDE))
-    picture, white = ImageOps.exif_transpose(picture), 255
-    if picture.mode[0] in "IF":
-        values = np.array(picture, dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError("some pixels are no finite numbers")
-        known = (1, 65535) if picture.mode[0] == "F" else (65535,)
-        white = next((w for w in known if values.max() <= w), values.max())
-        picture = Image.fromarray(values)
-    elif picture.has_transparency_data:
-        paper = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(paper, picture.convert("RGBA")).convert("L")
-    else:
-        picture = picture.convert("RGB").convert("L")
-    factor = min(1, SIDE / max(picture.size))
-    size = [max(1, round(factor * n)) for n in picture.size]
-    small = picture.resize(size, Image.Resampling.BOX)
-    return np.clip(np.asarray(small, dtype=np.float64) / white, 0, 1)
+__all__ = ["CONTRAST", "ink", "check_picture", "resize", "center_of_mass", "as_mnist"]
 
 
 # --- Ink ---
@@ -119,7 +40,7 @@ CONTRAST = 0.1
 
 def ink(grey: np.ndarray) -> np.ndarray:
     """Find the ink in a picture: 0 for the ground, up to 1 for dark or bright strokes."""
-    _check_picture_array("grey", grey)
+    check_picture("grey", grey)
     grey = grey.astype(np.float64)
     b = _shade(grey)
     if _peak(b - grey) >= _peak(grey - b):  # dark on bright
@@ -139,7 +60,8 @@ def ink(grey: np.ndarray) -> np.ndarray:
     return np.where((ink > least) & (neighbours > least), np.minimum(ink / peak, 1), 0)
 
 
-def _check_picture_array(name: str, a: np.ndarray) -> None:
+def check_picture(name: str, a: np.ndarray) -> None:
+    """Raise unless an array is a picture: (H, W), floats from 0 to 1."""
     check_array(name, a, ("H", "W"), kind="real float")
     if not (a.min() >= 0 and a.max() <= 1):
         raise ValueError(
@@ -205,7 +127,7 @@ def center_of_mass(image: np.ndarray) -> tuple[float, float]:
 
 def as_mnist(ink: np.ndarray) -> np.ndarray:
     """Make an image of MNIST's form, shape (1, 1, 28, 28), from a picture's ink."""
-    _check_picture_array("ink", ink)
+    check_picture("ink", ink)
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise ValueError(

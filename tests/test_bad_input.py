@@ -71,6 +71,7 @@ from cnn.data import (
     read_idx,
     scale,
 )
+from cnn.decoding import read_picture
 from cnn.dense import linear, linear_backward
 from cnn.files import (
     check_history,
@@ -88,7 +89,13 @@ from cnn.gradcheck import (
     numerical_gradient,
     relative_error,
 )
-from cnn.handwriting import as_mnist, center_of_mass, ink, read_picture, resize
+from cnn.handwriting import (
+    as_mnist,
+    center_of_mass,
+    check_picture,
+    ink,
+    resize,
+)
 from cnn.im2col import col2im, conv2d_im2col, conv2d_im2col_backward, im2col
 from cnn.initialization import fans, kaiming_normal_, xavier_normal_
 from cnn.kernels import conv2d_compiled
@@ -130,6 +137,7 @@ from cnn.optimizers import (
     check_optimizer,
     check_params,
 )
+from cnn.pictures import find_digit, read_digit
 from cnn.pooling import (
     AvgPool2d,
     GlobalAvgPool2d,
@@ -1424,7 +1432,28 @@ CALLS: dict[str, list[tuple[Call, Error, tuple[str, ...]]]] = {
             ("is 3", "0 to 2"),
         ),
     ],
+    # pictures
+    "find_digit": [
+        (lambda: find_digit([[0.5]]), TypeError, ("grey", "list", "(H, W)")),
+        (lambda: find_digit(np.ones((5, 5), np.uint8)), TypeError, ("grey", "uint8")),
+        (
+            lambda: find_digit(np.full((5, 5), 255.0)),
+            ValueError,
+            ("255", "from 0 to 1"),
+        ),
+        (lambda: find_digit(NAN), ValueError, ("nan", "from 0 to 1")),
+        (lambda: find_digit(np.ones((5, 5))), ValueError, ("no digit found", "pen")),
+    ],
+    "read_digit": [
+        (lambda: read_digit(NOWHERE), FileNotFoundError, (str(NOWHERE),)),
+        (lambda: read_digit(__file__), ValueError, ("test_bad_input.py", "PNG")),
+        (lambda: read_digit(7), TypeError, ("int",)),
+    ],
     # handwriting
+    "check_picture": [
+        (lambda: check_picture("a", [1.0]), TypeError, ("a is", "list", "(H, W)")),
+        (lambda: check_picture("a", NAN), ValueError, ("a runs", "from 0 to 1")),
+    ],
     "read_picture": [
         (lambda: read_picture(NOWHERE), FileNotFoundError, (str(NOWHERE),)),
         (lambda: read_picture(__file__), ValueError, ("test_bad_input.py", "PNG")),

@@ -1,17 +1,10 @@
-"""Pictures from outside: what is read, what is refused, and what becomes of the ink."""
+"""The ink of a picture, its size and its place, and images moved about."""
 
 from __future__ import annotations
 
-import builtins
-import io
-import struct
-import zlib
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
 
 from cnn.augment import (
     ANGLE,
@@ -24,11 +17,9 @@ from cnn.augment import (
     warp,
 )
 from cnn.handwriting import (
-    SIDE,
     as_mnist,
     center_of_mass,
     ink,
-    read_picture,
     resize,
 )
 
@@ -41,197 +32,6 @@ def bar(
     grey[top : top + 10, left : left + 50] = stroke
     grey[top : top + 30, left : left + 8] = stroke
     return grey
-
-
-def png(width: int, height: int, *data: bytes) -> bytes:
-    """Return a PNG file of 8-bit grey values whose header says what we like."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-        )
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    rest = [chunk(b"IDAT", zlib.compress(d)) for d in data] + [chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(rest)
-
-
-# --- Files ---
-
-BYTES = np.round(255 * bar(0.8, 0.2)).astype(np.uint8)
-
-
-def saved(path: Path, picture: Image.Image, **options: object) -> np.ndarray:
-    """Write a picture and read it back."""
-    picture.save(path, **options)
-    return read_picture(path)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "P", "CMYK", "LA", "RGBA", "I;16", "F"])
-def test_every_kind_of_pixels_becomes_grey(tmp_path: Path, mode: str) -> None:
-    """A grey picture must not change its values, however it is stored."""
-    if mode == "I;16":
-        picture = Image.fromarray(BYTES.astype(np.uint16) * 257)
-    elif mode == "F":
-        picture = Image.fromarray(BYTES.astype(np.float32) / 255)
-    else:
-        picture = Image.fromarray(BYTES).convert(mode)
-    ending = "tif" if mode in ("CMYK", "F") else "png"
-    grey = saved(tmp_path / f"x.{ending}", picture)
-    assert grey.dtype == np.float64
-    np.testing.assert_allclose(grey, BYTES / 255, atol=1 / 255)
-
-
-@pytest.mark.parametrize("ending", ["jpg", "gif", "bmp", "webp", "tif", "ppm"])
-def test_common_formats_are_read(tmp_path: Path, ending: str) -> None:
-    grey = saved(tmp_path / f"x.{ending}", Image.fromarray(BYTES))
-    assert np.abs(grey - BYTES / 255).mean() < 0.01
-
-
-def test_black_and_white_of_one_bit(tmp_path: Path) -> None:
-    grey = saved(tmp_path / "x.png", Image.fromarray(BYTES > 128))
-    np.testing.assert_array_equal(grey, bar())
-
-
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
-    """Black strokes on nothing: the nothing is black as well, but one must not see it."""
-    layers = np.zeros((120, 200, 4), np.uint8)
-    layers[..., 3] = 255 * (1 - bar())
-    np.testing.assert_array_equal(
-        saved(tmp_path / "x.png", Image.fromarray(layers)), bar()
-    )
-
-
-def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
-    picture = Image.fromarray((bar() == 0).astype(np.uint8), mode=None).convert("P")
-    picture.putpalette([9, 9, 9, 0, 0, 0])
-    grey = saved(tmp_path / "x.png", picture, transparency=0)
-    np.testing.assert_array_equal(grey, bar())
-
-
-@pytest.mark.parametrize(
-    ("tag", "turned"),
-    [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1))],
-)
-def test_exif_turns_the_picture(
-    tmp_path: Path, tag: int, turned: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = tag
-    grey = saved(tmp_path / "x.png", Image.fromarray(BYTES), exif=exif)
-    np.testing.assert_allclose(grey, turned(BYTES / 255))
-
-
-@pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_large_pictures_are_reduced(tmp_path: Path, ending: str) -> None:
-    large = Image.fromarray(BYTES).resize((4000, 2400), Image.Resampling.NEAREST)
-    grey = saved(tmp_path / f"x.{ending}", large)
-    assert grey.shape == (SIDE * 120 // 200, SIDE)
-    assert np.isclose(grey.mean(), BYTES.mean() / 255, atol=0.005)
-
-
-def test_a_very_long_picture_keeps_a_row(tmp_path: Path) -> None:
-    grey = saved(tmp_path / "x.png", Image.new("L", (9000, 2), 255))
-    np.testing.assert_array_equal(grey, np.ones((1, SIDE)))
-
-
-def small_png() -> bytes:
-    """Return an intact PNG file of random pixels, which do not compress."""
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 51), dtype=np.uint8)
-    pixels[:, 0] = 0  # each row's filter
-    return png(50, 50, pixels.tobytes())
-
-
-def half_jpeg() -> bytes:
-    """Return the first half of a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(BYTES).save(file, "JPEG")
-    return file.getvalue()[: file.tell() // 2]
-
-
-BAD = {
-    "text": b"This is no picture.\n" * 9,
-    "empty": b"",
-    "signature alone": b"\x89PNG\r\n\x1a\n",
-    "cut in the data": small_png()[:700],
-    "cut in the header": small_png()[:20],
-    "no data": png(50, 50),
-    "a cut JPEG": half_jpeg(),
-    "a bomb": png(60000, 60000, bytes(100)),
-    "a bomb below Pillow's own limit": png(8000, 8000, bytes(100)),
-    "no pixels": png(0, 50, b""),
-    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.filterwarnings("error")
-def test_bad_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "mine.png"
-    path.write_bytes(BAD[name])
-    with pytest.raises(ValueError, match=r"mine\.png.*expected an intact PNG"):
-        read_picture(path)
-
-
-def test_the_intact_twin_of_the_bad_files_is_read(tmp_path: Path) -> None:
-    """Otherwise the files above may be refused for another reason."""
-    path = tmp_path / "mine.png"
-    path.write_bytes(small_png())
-    assert read_picture(path).shape == (50, 50)
-
-
-@pytest.mark.parametrize("size", [8000, 10000, 60000])
-def test_bombs_are_not_decoded(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    recwarn: pytest.WarningsRecorder,
-    size: int,
-) -> None:
-    """Below the size that Pillow warns of, between, and where it refuses."""
-
-    def load(self: ImageFile.ImageFile) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    path = tmp_path / "bomb.png"
-    path.write_bytes(png(size, size, bytes(100)))
-    with pytest.raises(ValueError, match="header promises|decompression bomb"):
-        read_picture(path)
-    assert not recwarn.list
-
-
-def test_no_program_is_run(tmp_path: Path) -> None:
-    path = tmp_path / "mine.png"
-    path.write_bytes(BAD["EPS"])
-    with pytest.raises(ValueError, match="a program to run"):
-        read_picture(path)
-
-
-def test_no_number_is_no_grey_value(tmp_path: Path) -> None:
-    values = np.full((9, 9), np.nan, np.float32)
-    with pytest.raises(ValueError, match="finite"):
-        saved(tmp_path / "x.tif", Image.fromarray(values))
-
-
-def test_missing_files_and_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_picture(tmp_path / "nowhere.png")
-    with pytest.raises(OSError, match=tmp_path.name):
-        read_picture(tmp_path)
-
-
-def test_missing_pillow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: object) -> object:
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install pillow"):
-        read_picture("x.png")
 
 
 # --- Ink ---
