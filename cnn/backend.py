@@ -21,7 +21,7 @@ from .dense import linear, linear_backward
 from .losses import cross_entropy_and_gradient
 from .network import rows
 from .optimizers import Adam, adam_update
-from .training import at_terminal
+from .training import watched
 
 __all__ = ["FAST", "twins", "SMALL", "choose", "use"]
 
@@ -59,7 +59,7 @@ def _announce_compiling() -> None:
     from numba.core import event
 
     class Listener(event.Listener):
-        silent = not at_terminal()
+        silent = not watched()
 
         def on_start(self, event: Any) -> None:
             module = event.data["dispatcher"].py_func.__module__

@@ -21,9 +21,9 @@ from . import __version__, files
 from .checkpoint import train
 from .console import LOG, UserError, say, told
 from .data import Dataset, digits, mnist_folder, read_folder
-from .handwriting import as_mnist, ink, read_picture
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
+from .pictures import read_digit
 from .recipes import MODELS, RECIPES, SEED, epochs_for, plot_curves, probabilities
 from .training import History, evaluate
 from .weights import load_weights, save_weights
@@ -161,8 +161,7 @@ def _train(args: argparse.Namespace) -> None:
         with _folder(out):
             net, history = _run(train, data, args, checkpoint=checkpoint)
             with told(OSError):
-                words = {"about": json.dumps(about)}
-                save_weights(out / "weights.safetensors", net, words)
+                save_weights(out / "weights.safetensors", net, about)
                 files.save_history(out / "history.json", history, about)
             _draw(out, {f"{args.model}, {args.recipe}": history}, args.show)
     except KeyboardInterrupt:
@@ -287,9 +286,7 @@ def _is_weights(path: str) -> bool:
 def _read_one(net: Sequential, dtype: np.dtype, path: str) -> dict[str, Any]:
     """Return what the network sees in a picture."""
     with told(OSError, ValueError):
-        grey = read_picture(path)
-    with told(ValueError, about=f"{path}: "):
-        x = as_mnist(ink(grey))
+        x = read_digit(path)
     with told(FloatingPointError, about="the weights: "):
         P = probabilities(net, x.astype(dtype))[0]
     k, p = int(P.argmax()), [round(float(a), 6) for a in P]

@@ -10,7 +10,7 @@ import numpy as np
 from .activations import relu, relu_backward
 from .conv import conv2d, conv2d_backward
 from .dense import linear, linear_backward
-from .kernels import _inner, _parallel, _plain, _sum_taps, conv2d_compiled, prange
+from .kernels import _inner, _parallel, _plain, _sum_taps, conv2d_compiled, njit, prange
 from .kernels_grad import (
     _ALONE,
     _batch_last,
@@ -192,9 +192,9 @@ def _move(theta, g, m, v, betas, rises, correct2, eps, rate):
         _move_piece(*rows, betas, rises, correct2, eps, rate)
 
 
-@_inner
+@njit(cache=True, error_model="numpy")
 def _move_piece(theta, g, m, v, betas, rises, correct2, eps, rate):
-    """Update one piece."""
+    """Update one piece, without fast arithmetic: the same bits wherever it is cut."""
     (beta1, beta2), (rise1, rise2) = betas, rises
     for t in range(len(theta)):
         m[t] = beta1 * m[t] + rise1 * g[t]

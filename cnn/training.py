@@ -24,7 +24,7 @@ from .shapes import check_generator, check_integer, shapes
 
 __all__ = [
     "train_step", "check_trains", "evaluate", "M", "in_use", "History", "loop", "fit",
-    "check_run", "check_data", "log", "at_terminal", "progress_bar",
+    "check_run", "check_data", "log", "watched", "progress_bar",
 ]  # fmt: skip
 
 
@@ -254,10 +254,12 @@ class _Lines(io.TextIOBase):
         return len(text)
 
 
-def at_terminal() -> bool:
-    """Return whether somebody reads stderr on a terminal; there may be no stderr at all."""
+def watched() -> bool:
+    """Return whether somebody reads stderr on a terminal, and wants to."""
+    if not sys.stderr or not log.isEnabledFor(logging.WARNING):
+        return False
     try:
-        return bool(sys.stderr and sys.stderr.isatty())
+        return sys.stderr.isatty()
     except ValueError:  # it is closed
         return False
 
@@ -269,10 +271,10 @@ def progress_bar(done: int, total: int) -> contextlib.AbstractContextManager[Any
     except ImportError:
         return contextlib.nullcontext()
     how: dict[str, Any] = {"initial": done, "total": total, "unit": "it"}
-    if log.isEnabledFor(logging.WARNING) and at_terminal():
+    if watched():
         return tqdm(**how)
     if log.isEnabledFor(logging.INFO):
-        line = "iteration {n_fmt} of {total_fmt}, {postfix}, {remaining} left"
+        line = "iteration {n_fmt} of {total_fmt}{postfix}, {remaining} left"
         lines = {"file": _Lines(), "mininterval": 10, "miniters": 1}
         return tqdm(**how, **lines, bar_format=line)
     return contextlib.nullcontext()

@@ -3,6 +3,7 @@
 Exported from book/27-files.ipynb: edit the chapter and run `make export`.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from importlib.resources import files
@@ -20,7 +21,7 @@ __all__ = ["save_weights", "load_weights", "network_of"]
 
 # --- Weights that others can read ---
 def save_weights(
-    path: str | os.PathLike, net: Sequential, about: Mapping[str, str] | None = None
+    path: str | os.PathLike, net: Sequential, about: Mapping[str, object] | None = None
 ) -> None:
     """Write a network's weights as a safetensors file, which PyTorch reads as well.
 
@@ -28,8 +29,8 @@ def save_weights(
     ----------
     path, net : path-like, Sequential
         The file to make or to replace, which is never half written, and the network.
-    about : mapping of str to str, optional
-        What else the file's header shall say, such as how the network was trained.
+    about : mapping of str to object, optional
+        What else the header shall say, as JSON: such as how the network was trained.
 
     Raises
     ------
@@ -38,7 +39,8 @@ def save_weights(
     """
     from safetensors.numpy import save
 
-    content = save(net.state_dict(), dict(about or {}))
+    words = {"about": json.dumps(dict(about))} if about else {}
+    content = save(net.state_dict(), words)
     replace_file(path, lambda file: file.write(content))
 
 

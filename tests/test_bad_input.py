@@ -1754,7 +1754,7 @@ PUBLIC = {
 EXCEPTIONS = {
     "choose": "a rule for arrays that conv2d has checked: test_im2col.py, test_conv.py",
     "locked": "its error is another holder's: test_faults.py",
-    "at_terminal": "takes no argument",
+    "watched": "takes no argument",
     "progress_bar": "shows what fit has checked: test_training.py",
     "loop": "is given functions, by those that have checked: test_training.py",
     "History": "a record; check_history reads it where it comes from a file",

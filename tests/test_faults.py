@@ -55,7 +55,7 @@ from cnn.files import locked, replace_file, save_history
 from cnn.models import output_shapes
 from cnn.optimizers import Bookkeeping
 from cnn.recipes import epochs_for
-from cnn.training import History, at_terminal, in_use, progress_bar
+from cnn.training import History, in_use, progress_bar, watched
 from cnn.visualize import activations, occlusion, saliency
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,7 +309,7 @@ def test_no_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     closed.close()
     for stream in (None, closed):
         monkeypatch.setattr(sys, "stderr", stream)
-        assert not at_terminal()
+        assert not watched()
         net = dense()
         fit(net, Adam(net.params), made_up(), epochs=2, rng=rng())
 
