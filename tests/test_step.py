@@ -122,14 +122,17 @@ def _row(function: Callable) -> tuple:
     }[function.py_func.__name__]
 
 
-@pytest.mark.parametrize("cut", [1, 3, 7, 1234, 4096, 8191])
-def test_adam_gives_the_same_bits_wherever_an_array_is_cut(cut: int) -> None:
-    """What a run went through before must not change how it goes on."""
+@pytest.mark.parametrize("size", [5, 600, 4096, 3 * 4096 + 5])
+def test_adams_memory_has_the_same_bits_compiled_or_not(size: int) -> None:
+    """No product is fused with a sum: which one would be, a compiler decides anew each time."""
     rng = np.random.default_rng(0)
-    whole = rng.standard_normal((4, 3 * 4096 + 5)).astype(np.float32)
-    whole[3] **= 2  # v
-    parts, rest = whole[:, :cut].copy(), whole[:, cut:].copy()
-    for t in range(1, 20):
-        for theta, g, m, v in (whole, parts, rest):
-            kernels_step.TWINS[adam_update](theta, g, m, v, t, 0.01, (0.9, 0.999), 1e-8)
-    np.testing.assert_array_equal(np.hstack([parts, rest]), whole)
+    ours, theirs = [np.zeros((3, size), np.float32) for _ in range(2)]
+    for t in range(1, 30):
+        g = rng.standard_normal(size).astype(np.float32)
+        for way, (theta, m, v) in (
+            (kernels_step.TWINS[adam_update], ours),
+            (adam_update, theirs),
+        ):
+            way(theta, g, m, v, t, 0.01, (0.9, 0.999), 1e-8)
+    np.testing.assert_array_equal(ours[1:], theirs[1:])
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-6)
