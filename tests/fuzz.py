@@ -40,8 +40,8 @@ from cnn.batchnorm import BatchNorm2d
 from cnn.checkpoint import fit
 from cnn.conv import Conv2d
 from cnn.data import Dataset, read_idx
+from cnn.decoding import read_picture
 from cnn.files import load_arrays, load_weights, save_arrays
-from cnn.handwriting import read_picture
 from cnn.models import simple_cnn
 from cnn.network import Flatten, Linear, ReLU, Sequential
 from cnn.optimizers import Adam
