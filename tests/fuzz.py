@@ -41,11 +41,12 @@ from cnn.checkpoint import fit
 from cnn.conv import Conv2d
 from cnn.data import Dataset, read_idx
 from cnn.decoding import read_picture
-from cnn.files import load_arrays, load_weights, save_arrays
+from cnn.files import load_arrays, save_arrays
 from cnn.models import simple_cnn
 from cnn.network import Flatten, Linear, ReLU, Sequential
 from cnn.optimizers import Adam
 from cnn.regularization import Dropout
+from cnn.weights import load_weights
 
 MEMORY = 256 << 20  # bytes that reading a file may take, beyond what the process has
 
