@@ -410,6 +410,7 @@ def main(argv: list[str] | None = None) -> int:
             work = {
                 name: pool.submit(watch, name, seed, numbers, Path(folder))
                 for name in args.kind or KINDS
+                if numbers
             }
         faults = [fault for future in work.values() if (fault := future.result())]
         for name in work:
