@@ -56,7 +56,9 @@ def _opened(file: BinaryIO) -> "Image.Image":
             if picture.width * picture.height > LARGEST:
                 size = f"{picture.width}×{picture.height}"
                 raise ValueError(f"its header promises {size} pixels")
-            return picture
+            picture.verify()
+            file.seek(0)
+            return opener(file, "")
     raise ValueError("its first bytes are of no format that is read here")
 
 

@@ -40,12 +40,13 @@ from cnn.batchnorm import BatchNorm2d
 from cnn.checkpoint import fit
 from cnn.conv import Conv2d
 from cnn.data import Dataset, read_idx
-from cnn.files import load_arrays, load_weights, save_arrays
-from cnn.handwriting import read_picture
+from cnn.decoding import read_picture
+from cnn.files import load_arrays, save_arrays
 from cnn.models import simple_cnn
 from cnn.network import Flatten, Linear, ReLU, Sequential
 from cnn.optimizers import Adam
 from cnn.regularization import Dropout
+from cnn.weights import load_weights
 
 MEMORY = 256 << 20  # bytes that reading a file may take, beyond what the process has
 
@@ -409,6 +410,7 @@ def main(argv: list[str] | None = None) -> int:
             work = {
                 name: pool.submit(watch, name, seed, numbers, Path(folder))
                 for name in args.kind or KINDS
+                if numbers
             }
         faults = [fault for future in work.values() if (fault := future.result())]
         for name in work:
