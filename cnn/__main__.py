@@ -19,9 +19,9 @@ from .backend import FAST
 from .checkpoint import train
 from .data import Dataset, digits, mnist_folder, read_folder
 from .files import load, load_weights, mnist, replace_file, save_history, save_weights
-from .handwriting import as_mnist, ink, read_picture
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
+from .pictures import read_digit
 from .recipes import MODELS, RECIPES, SEED, plot_curves, probabilities
 from .training import History, evaluate
 
@@ -189,12 +189,7 @@ def _predict(args: argparse.Namespace) -> None:
     """Read the digit in each picture; name the runner-up as well."""
     net, dtype = _load(args.weights)
     for path in args.images:
-        grey = read_picture(path)
-        try:
-            x = as_mnist(ink(grey))
-        except ValueError as err:  # which picture was it?
-            raise ValueError(f"{path}: {err}") from err
-        P = probabilities(net, x.astype(dtype))[0]
+        P = probabilities(net, read_digit(path).astype(dtype))[0]
         first, *others = np.argsort(-P)
         line = f"{path}: {first} ({P[first]:.1%})"
         print(line + "".join(f", or else {k} ({P[k]:.1%})" for k in others[:1]))
