@@ -21,7 +21,7 @@ def _slanted(shape: tuple[int, ...], slope: float) -> np.ndarray:
     """Return for each pixel of slanted rows which row of the picture it is in, (H, W)."""
     H, W = shape
     rise = np.rint(slope * (np.arange(W) - W / 2)).astype(int)
-    return np.clip(np.arange(H)[:, np.newaxis] + rise, 0, H - 1)
+    return np.asarray(np.clip(np.arange(H)[:, np.newaxis] + rise, 0, H - 1))
 
 
 def _stripes(a: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def _slide(a: np.ndarray, w: int, best: Callable[..., np.ndarray]) -> np.ndarray
 
 def _ground(grey: np.ndarray, w: int) -> np.ndarray:
     """Return the ground of a picture: what is dark and narrower than w is filled."""
-    return _slide(_slide(grey, w, np.maximum), w, np.minimum)
+    return np.asarray(_slide(_slide(grey, w, np.maximum), w, np.minimum))
 
 
 def _contrast(grey: np.ndarray, w: int) -> np.ndarray:
@@ -217,8 +217,8 @@ def _one_digit(shapes: list[_Shape], labels: np.ndarray) -> list[_Shape]:
     digits: list[list[_Shape]] = []
     for s in shapes:
         if s.bottom - s.top >= 0.6 * tall:
-            near = [d for d in digits if any(_gap(s, t) < GAP * tall for t in d)]
-            digits = [d for d in digits if d not in near] + [sum(near, [s])]
+            parts = [d for d in digits if any(_gap(s, t) < GAP * tall for t in d)]
+            digits = [d for d in digits if d not in parts] + [sum(parts, [s])]
     if len(digits) > 1:
         raise ValueError(
             f"more than one digit: {len(digits)} shapes of like height stand apart; "
