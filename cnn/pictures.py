@@ -250,7 +250,7 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 
 # --- Free of the edge, or cropped to it ---
 def find_digit(grey: np.ndarray) -> np.ndarray:
-    """Find the ink, as ``ink`` does, of the one digit in a picture (H, W), values 0 to 1."""
+    """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
     try:
         found, labels, shapes = _shapes(_without_lines(grey), tight=False)
@@ -276,15 +276,16 @@ def _shapes(
     """Return the ink, the numbers of its shapes on a small copy, and the shapes."""
     found = _strokes(grey, tight)
     small = _smaller(found, 200)
-    H, W = small.shape
     labels = _label(_slide(small > 0.2, 3, np.maximum))
+    outer = labels.copy()
+    outer[2:-2, 2:-2] = 0
     shapes = []
     for n in np.unique(labels[small > 0.4]):
         i, j = np.nonzero((labels == n) & (small > 0.4))
         s = _Shape(*map(int, (n, i.min(), j.min(), i.max() + 1, j.max() + 1)))
-        if tight or min(s.top, s.left, H - s.bottom, W - s.right) > 1:
+        if tight or n not in outer:
             shapes.append(s)
-    if not tight and max((s.size for s in shapes), default=0) < 0.1 * max(H, W):
+    if not tight and max((s.size for s in shapes), default=0) < 0.1 * max(small.shape):
         raise ValueError("nothing stands free")
     return found, labels, shapes
 
