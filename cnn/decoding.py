@@ -115,7 +115,7 @@ def _grey(picture: "Image.Image") -> np.ndarray:
     values = values - min(0, values.min())
     largest = values.max()
     white = next((scale for scale in SCALES if largest <= 1.01 * scale), largest)
-    return np.minimum(values / white, 1)
+    return np.asarray(np.minimum(values / white, 1))
 
 
 def _without_holes(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -126,5 +126,5 @@ def _without_holes(grey: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero(opaque.any(axis=axis)) for axis in (1, 0))
     covered = opaque.sum() / (np.ptp(rows) + 1) / (np.ptp(columns) + 1)
     if np.ptp(grey[opaque]) < CONTRAST or covered < 0.5:
-        return 1 - alpha / alpha.max()
-    return alpha * grey + (1 - alpha) * np.median(grey[opaque])
+        return np.asarray(1 - alpha / alpha.max())
+    return np.asarray(alpha * grey + (1 - alpha) * np.median(grey[opaque]))

@@ -134,9 +134,9 @@ def as_mnist(ink: np.ndarray) -> np.ndarray:
             "ink is zero everywhere; expected a digit: call ink(grey) first"
         )
     box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    small = resize(box, [max(1, round(20 * n / max(box.shape))) for n in box.shape])
+    h, w = (max(1, round(20 * n / max(box.shape))) for n in box.shape)
+    small = resize(box, (h, w))
     small /= small.max()
-    h, w = small.shape
     t, u = center_of_mass(small)
     top, left = min(max(round(14 - t), 0), 28 - h), min(max(round(14 - u), 0), 28 - w)
     image = np.zeros((1, 1, 28, 28), dtype=np.float32)

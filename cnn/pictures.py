@@ -21,7 +21,7 @@ def _slanted(shape: tuple[int, ...], slope: float) -> np.ndarray:
     """Return for each pixel of slanted rows which row of the picture it is in, (H, W)."""
     H, W = shape
     rise = np.rint(slope * (np.arange(W) - W / 2)).astype(int)
-    return np.clip(np.arange(H)[:, np.newaxis] + rise, 0, H - 1)
+    return np.asarray(np.clip(np.arange(H)[:, np.newaxis] + rise, 0, H - 1))
 
 
 def _stripes(a: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def _slide(a: np.ndarray, w: int, best: Callable[..., np.ndarray]) -> np.ndarray
 
 def _ground(grey: np.ndarray, w: int) -> np.ndarray:
     """Return the ground of a picture: what is dark and narrower than w is filled."""
-    return _slide(_slide(grey, w, np.maximum), w, np.minimum)
+    return np.asarray(_slide(_slide(grey, w, np.maximum), w, np.minimum))
 
 
 def _contrast(grey: np.ndarray, w: int) -> np.ndarray:
@@ -217,8 +217,8 @@ def _one_digit(shapes: list[_Shape], labels: np.ndarray) -> list[_Shape]:
     digits: list[list[_Shape]] = []
     for s in shapes:
         if s.bottom - s.top >= 0.6 * tall:
-            near = [d for d in digits if any(_gap(s, t) < GAP * tall for t in d)]
-            digits = [d for d in digits if d not in near] + [sum(near, [s])]
+            parts = [d for d in digits if any(_gap(s, t) < GAP * tall for t in d)]
+            digits = [d for d in digits if d not in parts] + [sum(parts, [s])]
     if len(digits) > 1:
         raise ValueError(
             f"more than one digit: {len(digits)} shapes of like height stand apart; "
@@ -250,7 +250,7 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 
 # --- Free of the edge, or cropped to it ---
 def find_digit(grey: np.ndarray) -> np.ndarray:
-    """Find the ink, as ``ink`` does, of the one digit in a picture (H, W), values 0 to 1."""
+    """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
     try:
         found, labels, shapes = _shapes(_without_lines(grey), tight=False)
@@ -276,15 +276,16 @@ def _shapes(
     """Return the ink, the numbers of its shapes on a small copy, and the shapes."""
     found = _strokes(grey, tight)
     small = _smaller(found, 200)
-    H, W = small.shape
     labels = _label(_slide(small > 0.2, 3, np.maximum))
+    outer = labels.copy()
+    outer[2:-2, 2:-2] = 0
     shapes = []
     for n in np.unique(labels[small > 0.4]):
         i, j = np.nonzero((labels == n) & (small > 0.4))
         s = _Shape(*map(int, (n, i.min(), j.min(), i.max() + 1, j.max() + 1)))
-        if tight or min(s.top, s.left, H - s.bottom, W - s.right) > 1:
+        if tight or n not in outer:
             shapes.append(s)
-    if not tight and max((s.size for s in shapes), default=0) < 0.1 * max(H, W):
+    if not tight and max((s.size for s in shapes), default=0) < 0.1 * max(small.shape):
         raise ValueError("nothing stands free")
     return found, labels, shapes
 

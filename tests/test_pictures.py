@@ -332,17 +332,17 @@ def answer(grey: np.ndarray) -> int:
 @pytest.fixture(scope="module")
 def direct() -> np.ndarray:
     """What the network makes of the first digits as they are."""
-    return probabilities(NET, DIGITS.x_test[:12]).argmax(axis=1)
+    return probabilities(NET, DIGITS.x_test[:8]).argmax(axis=1)
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_redrawn_digits_are_read(name: str, direct: np.ndarray) -> None:
     """None is refused; as many are read as without the detour, but for one or two."""
-    x, y = DIGITS.x_test[:12], DIGITS.y_test[:12]
+    x, y = DIGITS.x_test[:8], DIGITS.y_test[:8]
     images = read_back(WAYS[name], x)
     assert all(image is not None for image in images)
     read = probabilities(NET, np.concatenate(images)).argmax(axis=1)
-    assert np.sum(read != y) <= np.sum(direct != y) + 3
+    assert np.sum(read != y) <= np.sum(direct != y) + 2
 
 
 def test_cropped_digits_are_not_refused() -> None:
