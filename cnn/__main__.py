@@ -148,9 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     ``cnn --help``, or ``python -m cnn --help``, lists the commands. Any other exception
     is the program's own error, and is raised.
     """
-    parser = _parser()
-    _complete(parser)
     with console(), np.errstate(over="ignore", invalid="ignore"):
+        parser = _parser()
+        _complete(parser)
         try:
             args, unknown = parser.parse_known_args(argv)
             parser = args.parser

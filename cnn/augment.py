@@ -5,7 +5,7 @@ Exported from book/22-handwriting.ipynb: edit the chapter and run `make export`.
 
 import numpy as np
 
-from .shapes import shapes
+from .shapes import check_generator, shapes
 
 __all__ = [
     "bilinear", "warp", "ANGLE", "SLANT", "GROWTH", "SHIFT", "draw_maps", "augment",
@@ -60,5 +60,6 @@ def draw_maps(N: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
 @shapes("x (N, C, H, W) float")
 def augment(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turn, slant, stretch and move each image at random, by a little."""
+    check_generator(rng)
     M, o = (a.astype(x.dtype) for a in draw_maps(len(x), rng))
     return warp(x, M, o)

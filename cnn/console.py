@@ -47,6 +47,14 @@ def say(text: str = "", end: str = "\n") -> None:
         raise UserError(f"the answer could not be printed: {err}") from err
 
 
+def _let_go() -> None:
+    """Flush standard error; where that fails, Python must not try it again at the end."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 @contextlib.contextmanager
 def console() -> Iterator[None]:
     """Make the two streams fit to take any text, and lead the talk to standard error."""
@@ -60,6 +68,7 @@ def console() -> Iterator[None]:
                 stack.enter_context(redirect(nowhere))
             elif isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+        stack.callback(_let_go)
         handler = logging.StreamHandler()
         LOG.addHandler(handler)
         stack.callback(LOG.removeHandler, handler)

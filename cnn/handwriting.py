@@ -7,7 +7,10 @@ import numpy as np
 
 from .shapes import check_array, check_integer
 
-__all__ = ["CONTRAST", "ink", "check_picture", "resize", "center_of_mass", "as_mnist"]
+__all__ = [
+    "CONTRAST", "ink_on_ground", "ink", "check_picture", "resize", "center_of_mass",
+    "as_mnist",
+]  # fmt: skip
 
 
 # --- Ink ---
@@ -38,10 +41,8 @@ def _second_degree(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 CONTRAST = 0.1
 
 
-def ink(grey: np.ndarray) -> np.ndarray:
-    """Find the ink in a picture: 0 for the ground, up to 1 for dark or bright strokes."""
-    check_picture("grey", grey)
-    grey = grey.astype(np.float64)
+def ink_on_ground(grey: np.ndarray) -> np.ndarray:
+    """Find the ink in a picture whose border is bare ground."""
     b = _shade(grey)
     if _peak(b - grey) >= _peak(grey - b):  # dark on bright
         ink = (b - grey) / np.maximum(b, 0.05)
@@ -58,6 +59,19 @@ def ink(grey: np.ndarray) -> np.ndarray:
     least = max(0.1 * peak, 5 * noise)
     neighbours = _blur(ink, round(max(grey.shape) / 250))
     return np.where((ink > least) & (neighbours > least), np.minimum(ink / peak, 1), 0)
+
+
+def ink(grey: np.ndarray) -> np.ndarray:
+    """Find the ink in a picture: 0 for the ground, up to 1 for dark or bright strokes."""
+    check_picture("grey", grey)
+    grey, n = grey.astype(np.float64), max(grey.shape)
+    try:
+        return ink_on_ground(grey)
+    except ValueError:
+        rough = _peak(np.abs(grey - _shade(grey)))
+        if min(rough, np.ptp(_blur(grey, 1 + n // 40)) / 2) < 0.25:
+            raise
+    return ink_on_ground(np.pad(grey, n, constant_values=1))[n:-n, n:-n]
 
 
 def check_picture(name: str, a: np.ndarray) -> None:

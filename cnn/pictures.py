@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from .decoding import read_picture
-from .handwriting import as_mnist, check_picture, ink, resize
+from .handwriting import as_mnist, check_picture, ink_on_ground, resize
 
 __all__ = ["SLOPE", "GAP", "NEAR", "find_digit", "read_digit"]
 
@@ -267,7 +267,7 @@ def find_digit(grey: np.ndarray) -> np.ndarray:
 def _strokes(grey: np.ndarray, tight: bool) -> np.ndarray:
     """Return the ink of everything that a pen could have drawn."""
     contrast, w = _flat(grey, tight)
-    return ink(1 - contrast)[w:-w, w:-w]
+    return ink_on_ground(1 - contrast)[w:-w, w:-w]
 
 
 def _shapes(

@@ -16,6 +16,7 @@ from cnn.augment import (
     draw_maps,
     warp,
 )
+from cnn.data import digits
 from cnn.handwriting import (
     as_mnist,
     center_of_mass,
@@ -248,3 +249,20 @@ def test_augment_draws_anew_and_changes_nothing() -> None:
     assert first.min() >= 0
     assert first.max() <= 1
     np.testing.assert_array_equal(x, before)
+
+
+def test_a_digit_cropped_to_its_box_is_read() -> None:
+    """No border of bare paper is left of it; an empty sheet is refused all the same."""
+    data = digits()
+    for x in data.x_test[::6, 0].astype(float):
+        rows, columns = (np.flatnonzero(x.max(axis) > 0.2) for axis in (1, 0))
+        box = x[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        drawn = np.clip(np.kron(box, np.ones((8, 8))), 0, 1)
+        assert np.corrcoef(ink(1 - drawn).ravel(), drawn.ravel())[0, 1] > 0.9
+    for sheet in (
+        np.full((60, 40), 0.8),
+        np.linspace(0.2, 0.9, 60)[:, np.newaxis] * np.ones(40),
+        np.clip(0.6 + np.random.default_rng(0).normal(0, 0.15, (60, 40)), 0, 1),
+    ):
+        with pytest.raises(ValueError, match="no digit"):
+            ink(sheet)

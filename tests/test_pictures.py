@@ -18,10 +18,10 @@ from redrawn import WAYS, box, enlarge, read_back
 
 from cnn.data import digits
 from cnn.decoding import SIDE, read_picture
-from cnn.files import load_weights
 from cnn.handwriting import as_mnist
 from cnn.pictures import find_digit, read_digit
 from cnn.recipes import probabilities
+from cnn.weights import load_weights
 
 
 def bar(
