@@ -49,7 +49,7 @@ check: $(READY) ## quick checks: export, ledger, notebooks, pages, links, style 
 	@$(BIN)/python book/tools/export.py --check
 	@$(BIN)/python book/tools/ledger.py
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/python -m pytest -q -m check -o addopts=--strict-markers tests
+	@$(BIN)/python -m pytest -q -n auto -m check -o addopts=--strict-markers tests
 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
 	@$(BIN)/python -m cnn train

@@ -1771,6 +1771,7 @@ EXCEPTIONS = {
     "count_parameters": "adds up what any layer holds",
     "download_mnist": "its errors need a network that fails: test_data.py",
     "replace_file": "its errors are its callback's: test_files.py",
+    "Door": "says to type checkers what shapes returns",
     "ink_on_ground": "finds ink in a picture that ink has checked",
     "draw_maps": "counts the images that augment has checked",
     "implementation_of": "looks up what check_implementation lets pass",

@@ -50,6 +50,7 @@ from cnn import (
     simple_cnn,
     train_step,
 )
+from cnn.augment import augment
 from cnn.data import MNIST_FILES, find, scale
 from cnn.files import locked, replace_file, save_history
 from cnn.models import output_shapes
@@ -662,6 +663,7 @@ def valid() -> Iterator[tuple[str, Callable[..., object], dict[str, object]]]:
         cnn.summary,
         {"net": simple_cnn(rng=rng()), "input_shape": (1, 28, 28)},
     )
+    yield "augment", augment, {"x": image, "rng": rng()}
     yield "use", cnn.use, {"implementation": "auto"}
 
 
