@@ -92,7 +92,7 @@ MISTAKES = [
             "s * i + d * a, s * j + d * c", "d * i + s * a, d * j + s * c"),
     Mistake("padding's sides in another order",
             "correlation.padding_sides", "loops", "PyTorch",
-            "return sides if", "return sides[2:] + sides[:2] if"),
+            "top, bottom, left, right = sides", "left, right, top, bottom = sides"),
     # convolution, backward
     Mistake("filter not turned", BACKWARD, "correlation", "loops, nasty",
             "rot180(F).swapaxes(0, 1)", "F.swapaxes(0, 1)"),

@@ -192,7 +192,7 @@ def _move(theta, g, m, v, betas, rises, correct2, eps, rate):
         _move_piece(*rows, betas, rises, correct2, eps, rate)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", fastmath=False)  # or it inherits its caller's
 def _move_piece(theta, g, m, v, betas, rises, correct2, eps, rate):
     """Update one piece, without fast arithmetic: the same bits wherever it is cut."""
     (beta1, beta2), (rise1, rise2) = betas, rises

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import numba
@@ -136,3 +139,24 @@ def test_adams_memory_has_the_same_bits_compiled_or_not(size: int) -> None:
             way(theta, g, m, v, t, 0.01, (0.9, 0.999), 1e-8)
     np.testing.assert_array_equal(ours[1:], theirs[1:])
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-6)
+
+
+CALLER_FIRST = """
+import numpy as np
+from cnn import kernels_step
+from cnn.optimizers import adam_update
+
+for size in (300_000, 600):  # the loop for many tasks is compiled first, and calls the other
+    ours, theirs = [np.zeros((3, size), np.float32) for _ in range(2)]
+    for t in range(1, 5):
+        g = np.random.default_rng(t).standard_normal(size).astype(np.float32)
+        kernels_step.TWINS[adam_update](ours[0], g, *ours[1:], t, 0.01, (0.9, 0.999), 1e-8)
+        adam_update(theirs[0], g, *theirs[1:], t, 0.01, (0.9, 0.999), 1e-8)
+    assert np.array_equal(ours[1:], theirs[1:]), size
+"""
+
+
+def test_the_order_of_compiling_changes_no_bits(tmp_path: Path) -> None:
+    """Numba hands a caller's flags down to what it has to compile for it, and caches that."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", CALLER_FIRST], env=environment, check=True)
