@@ -29,7 +29,14 @@ settings.register_profile(
 settings.load_profile("no clock")
 
 # What computes longest, first: so several workers end together.
-LONGEST = ("test_book", "19-mnist", "22-handwriting", "20-pytorch", "test_conv")
+LONGEST = (
+    "test_book",
+    "19-mnist",
+    "22-handwriting",
+    "29-pictures",
+    "20-pytorch",
+    "test_conv",
+)
 
 
 def imports(path: Path) -> set[str]:
