@@ -40,9 +40,8 @@ RECIPES: dict[str, tuple[Rate, float]] = {
 
 def epochs_for(data: Dataset) -> int:
     """Return the number of epochs: 15, or 120 on the much smaller embedded digits."""
-    embedded = np.array_equal(
-        data.x_test, digits().x_test
-    )  # any folder may be "digits"
+    # known by its images: any folder may be called "digits"
+    embedded = np.array_equal(data.x_test, digits().x_test)
     return 120 if embedded else 15
 
 

@@ -78,18 +78,17 @@ def test_the_border_is_ground_even_where_most_is_ink() -> None:
     np.testing.assert_allclose(ink(1 - grey), 1 - grey, atol=0.01)
 
 
-@pytest.mark.parametrize(
-    "blank",
-    [
-        np.zeros((50, 60)),
-        np.ones((50, 60)),
-        np.full((1, 1), 0.5),
-        np.full((1, 40), 0.5),
-        np.linspace(0.3, 0.9, 60) * np.ones((50, 1)),
-        np.clip(np.random.default_rng(0).normal(0.6, 0.05, (100, 90)), 0, 1),
-    ],
-    ids=["black", "white", "one pixel", "one row", "light", "noise"],
-)
+BLANK = {
+    "black": np.zeros((50, 60)),
+    "white": np.ones((50, 60)),
+    "one pixel": np.full((1, 1), 0.5),
+    "one row": np.full((1, 40), 0.5),
+    "light": np.linspace(0.3, 0.9, 60) * np.ones((50, 1)),
+    "noise": np.clip(np.random.default_rng(0).normal(0.6, 0.05, (100, 90)), 0, 1),
+}
+
+
+@pytest.mark.parametrize("blank", BLANK.values(), ids=BLANK)
 def test_blank_pictures_hold_no_digit(blank: np.ndarray) -> None:
     with pytest.raises(ValueError, match="no digit found"):
         ink(blank)

@@ -150,7 +150,8 @@ BIG = Case(30, 3, 4, (17, 15), (3, 4), 2, 1, (1, 0, 2, 1), 0)
 def test_memory_order_changes_no_bit(dress: str, dtype: type) -> None:
     """Views must be read by their strides; what is passed in must stay what it is."""
     # the first NumPy 2 adds the products of such a view in another order
-    rounded = dress == "every second" and dtype is not int
+    first = np.lib.NumpyVersion(np.__version__) < "2.1.0"
+    rounded = first and dress == "every second" and dtype is not int
     given = tuple((9 * a).astype(dtype) for a in BIG.arrays())
     dressed = tuple(DRESSED[dress](a) for a in given)
     for name, pair in WAYS.items():

@@ -15,6 +15,7 @@ import pytest
 import redrawn
 from PIL import Image, ImageDraw, ImageFile
 from redrawn import WAYS, box, enlarge, read_back
+from test_handwriting import BLANK
 
 from cnn.data import digits
 from cnn.decoding import SIDE, read_picture
@@ -409,18 +410,7 @@ def test_lines_are_left_alone_where_they_are_the_digit() -> None:
             assert answer(np.pad(grey, 12, constant_values=1)) == 7
 
 
-@pytest.mark.parametrize(
-    "blank",
-    [
-        np.zeros((50, 60)),
-        np.ones((50, 60)),
-        np.full((1, 1), 0.5),
-        np.full((1, 40), 0.5),
-        np.linspace(0.3, 0.9, 60) * np.ones((50, 1)),
-        np.clip(np.random.default_rng(0).normal(0.6, 0.05, (100, 90)), 0, 1),
-    ],
-    ids=["black", "white", "one pixel", "one row", "light", "noise"],
-)
+@pytest.mark.parametrize("blank", BLANK.values(), ids=BLANK)
 def test_blank_pictures_hold_no_digit(tmp_path: Path, blank: np.ndarray) -> None:
     path = tmp_path / "blank.tif"
     Image.fromarray(blank.astype(np.float32)).save(path)
