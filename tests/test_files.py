@@ -162,8 +162,10 @@ def test_a_write_that_fails_leaves_the_old_file(
         file.flush()
         raise error
 
-    with pytest.raises((KeyboardInterrupt, OSError)):
+    with pytest.raises((KeyboardInterrupt, OSError)) as caught:
         replace_file(path, write)
+    if isinstance(error, OSError):
+        assert str(path) in str(caught.value)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
