@@ -40,7 +40,7 @@ def conv2d_im2col(
     return z.reshape(len(x), C_out, g.h_out, g.w_out)
 
 
-# --- Backward: two products, and the way home ---
+# --- Backward: two products, and the way back to the image ---
 def col2im(dV: np.ndarray, g: Geometry) -> np.ndarray:
     """Add to each pixel what its copies got: dx̄, with the padding's share.
 
