@@ -16,6 +16,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 ABSOLUTE = re.compile(
     r"(?<![\w./:])/(?:home|Users|root|work|tmp|var|usr|opt|mnt)/|\b[A-Z]:\\\w"
 )
+EXERCISES = "calculate|explain|derive|write|find|try"
 PASTE = re.compile(r"\{glue:\w*\}`([^`]+)`")
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
 
@@ -117,6 +118,36 @@ def test_every_exercise_has_a_solution():
         assert starts == ends, chapter.name
     assert exercises == solutions
     assert set(exercises.values()) <= {1}
+
+
+@each_chapter
+def test_exercises_of_several_kinds(chapter: Chapter):
+    """From a calculation to a program; each says what it asks for, and how much."""
+    if not chapter.name[:2].isdigit():
+        return
+    titles = re.findall(r"\{exercise\} *([^\n]*)\n", chapter.prose)
+    assert 3 <= len(titles) <= 6
+    kinds = [re.fullmatch(rf".+ · ({EXERCISES}) ★{{1,3}}", title) for title in titles]
+    assert all(kinds), titles
+    assert {"write", "find", "try"} <= {kind[1] for kind in kinds}
+    for text in re.findall(
+        r"\{exercise\}[^\n]* · write ★.*?```", chapter.prose, re.DOTALL
+    ):
+        assert re.search(r"`\w+\([^`]*\)`", text), "no name and arguments to write"
+
+
+def test_every_solution_is_run():
+    for chapter in CHAPTERS:
+        solution = None
+        for cell in chapter.cells:
+            if "{solution-start}" in cell.text:
+                solution = []
+            elif "{solution-end}" in cell.text:
+                code = "\n".join(solution)
+                assert re.search(r"\bassert\b|print\(|show\(", code), cell.where
+                solution = None
+            elif solution is not None and cell.kind == "code":
+                solution.append(cell.source)
 
 
 def test_pasted_results_exist_and_glued_results_are_pasted():
