@@ -5,10 +5,15 @@ Exported from book/22-handwriting.ipynb: edit the chapter and run `make export`.
 
 import numpy as np
 
+from .data import Dataset, batches
+from .network import Sequential
+from .optimizers import Optimizer
 from .shapes import check_generator, shapes
+from .training import History, evaluate, loop, train_step
 
 __all__ = [
     "bilinear", "warp", "ANGLE", "SLANT", "GROWTH", "SHIFT", "draw_maps", "augment",
+    "fit_augmented",
 ]  # fmt: skip
 
 
@@ -63,3 +68,21 @@ def augment(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     check_generator(rng)
     M, o = (a.astype(x.dtype) for a in draw_maps(len(x), rng))
     return warp(x, M, o)
+
+
+def fit_augmented(
+    net: Sequential, optimizer: Optimizer, data: Dataset, *, epochs: int,
+    rng: np.random.Generator, batch_size: int = 100,
+) -> History:  # fmt: skip
+    """Train as ``fit`` does, each batch in a new version; test every 1000 iterations."""
+    (chance,), N = rng.spawn(1), len(data.x_train)
+
+    def step(i: np.ndarray) -> float:
+        x = augment(data.x_train[i], chance)
+        return train_step(net, optimizer, x, data.y_train[i])
+
+    def test() -> tuple[float, float]:
+        return evaluate(net, data.x_test, data.y_test)
+
+    dealt = [i for _ in range(epochs) for i in batches(N, batch_size, rng)]
+    return loop(step, test, dealt, len(dealt), every=1000)

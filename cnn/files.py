@@ -55,6 +55,9 @@ def replace_file(path: str | os.PathLike, write: Callable[[BinaryIO], object]) -
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as err:
+        err.filename = str(path)  # a full disk doesn't name the file
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

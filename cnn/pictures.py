@@ -5,6 +5,7 @@ Exported from book/29-pictures.ipynb: edit the chapter and run `make export`.
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -82,8 +83,7 @@ def _painted(a: np.ndarray, lines: np.ndarray) -> np.ndarray:
     after = np.searchsorted(paper, i)
     above = paper[np.maximum(after - 1, 0)]
     below = paper[np.minimum(after, len(paper) - 1)]
-    part = (i - above) / np.maximum(below - above, 1)
-    part = np.clip(part, 0, 1)[:, np.newaxis]
+    part = np.clip((i - above) / np.maximum(below - above, 1), 0, 1)[:, np.newaxis]
     a = a.copy()
     a[i] = (1 - part) * a[above] + part * a[below]
     return a
@@ -136,11 +136,20 @@ def _pen(grey: np.ndarray) -> float:
     return count
 
 
+def _is_dark(grey: np.ndarray, times: float = 1) -> bool:
+    """Return whether dark ink explains a picture, so many times better than bright ink."""
+    small = _smaller(grey, 100)
+    return _pen(small) >= times * _pen(1 - small)
+
+
+def _dark(grey: np.ndarray) -> np.ndarray:
+    """Return a picture or its negative: the one whose ink is dark."""
+    return grey if _is_dark(grey) else 1 - grey
+
+
 def _flat(grey: np.ndarray, tight: bool) -> tuple[np.ndarray, int]:
     """Return a picture's contrast, with a margin all around, and the margin's width."""
     small = _smaller(grey, 100)
-    if _pen(1 - small) > _pen(small):
-        grey, small = 1 - grey, 1 - small
     w = 1 + 2 * (max(small.shape) * 9 // 40)
     for _ in range(3):
         thick = _thickest(_contrast(_with_margin(small, w, tight), w))
@@ -199,6 +208,7 @@ class _Shape(NamedTuple):
 
 
 GAP, NEAR = 0.07, 0.3  # as parts of the height
+_Found = tuple[np.ndarray, np.ndarray, list[_Shape]]  # ink, labels, shapes
 
 
 def _gap(s: _Shape, t: _Shape) -> int:
@@ -252,11 +262,22 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 def find_digit(grey: np.ndarray) -> np.ndarray:
     """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
+    dark = _dark(grey)
     try:
-        found, labels, shapes = _shapes(_without_lines(grey), tight=False)
-    except ValueError:  # nothing stands free; but does anything stand out?
-        _strokes(grey, tight=False)
-        found, labels, shapes = _shapes(grey, tight=True)
+        try:
+            shapes = _shapes(_dark(_without_lines(grey)), tight=False)
+        except ValueError:  # nothing stands free; but does anything stand out?
+            _strokes(dark, tight=False)
+            shapes = _shapes(dark, tight=True)
+        return _digit(*shapes)
+    except ValueError:
+        with suppress(ValueError):
+            return _bold(1 - dark)
+        raise
+
+
+def _digit(found: np.ndarray, labels: np.ndarray, shapes: list[_Shape]) -> np.ndarray:
+    """Return the ink of the only digit among shapes."""
     kept = np.isin(labels, [s.number for s in _one_digit(shapes, labels)])
     rows, columns = (
         np.arange(n) * k // n for n, k in zip(found.shape, kept.shape, strict=True)
@@ -270,9 +291,18 @@ def _strokes(grey: np.ndarray, tight: bool) -> np.ndarray:
     return ink_on_ground(1 - contrast)[w:-w, w:-w]
 
 
-def _shapes(
-    grey: np.ndarray, tight: bool
-) -> tuple[np.ndarray, np.ndarray, list[_Shape]]:
+def _bold(dark: np.ndarray) -> np.ndarray:
+    """Find a digit in one shape that fills its picture, if its ink may be dark."""
+    found, labels, shapes = _shapes(dark, tight=True)
+    digit, *others = _one_digit(shapes, labels)
+    sides = digit.bottom - digit.top, digit.right - digit.left
+    fills = not others and min(np.divide(sides, labels.shape)) > 0.9
+    if not fills or _is_dark(1 - dark, 1.5):
+        raise ValueError("no shape fills the picture")
+    return _digit(found, labels, [digit])
+
+
+def _shapes(grey: np.ndarray, tight: bool) -> _Found:
     """Return the ink, the numbers of its shapes on a small copy, and the shapes."""
     found = _strokes(grey, tight)
     small = _smaller(found, 200)

@@ -47,7 +47,7 @@ def epochs_for(data: Dataset) -> int:
 
 def prepare(
     model: str = "simple", recipe: str = "constant", *, seed: int = SEED,
-    num_classes: int = 10, dtype: type = np.float32, lr: float | None = None,
+    num_classes: int = 10, dtype: type = np.float32, lr: Rate | None = None,
 ) -> tuple[Sequential, Adam, np.random.Generator]:  # fmt: skip
     """Return a new network, its optimiser, and the generator that shuffles the images."""
     for name, value, known in (("model", model, MODELS), ("recipe", recipe, RECIPES)):
@@ -61,7 +61,7 @@ def prepare(
 
 def train(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
-    epochs: int | None = None, seed: int = SEED, lr: float | None = None,
+    epochs: int | None = None, seed: int = SEED, lr: Rate | None = None,
     batch_size: int = 100, fit: Callable[..., History] = fit,
 ) -> tuple[Sequential, History]:  # fmt: skip
     """Train a network, and test it every 100 iterations."""

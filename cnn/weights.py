@@ -82,7 +82,9 @@ def _read_weights(content: bytes, name: str) -> dict[str, np.ndarray]:
     try:
         entries = dict(deserialize(content))
     except (SafetensorError, ValueError) as err:
-        what = "a ZIP archive, as torch.save makes" if content[:2] == b"PK" else err
+        what = (
+            "a ZIP archive, as torch.save makes" if content[:2] == b"PK" else str(err)
+        )
         raise ValueError(f"{name} is no safetensors file: {what}") from err
     known, state = {"F32": np.float32, "F64": np.float64}, {}
     for key, entry in entries.items():

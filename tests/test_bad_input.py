@@ -1773,6 +1773,7 @@ EXCEPTIONS = {
     "replace_file": "its errors are its callback's: test_files.py",
     "Door": "says to type checkers what shapes returns",
     "ink_on_ground": "finds ink in a picture that ink has checked",
+    "fit_augmented": "is given what train has checked",
     "draw_maps": "counts the images that augment has checked",
     "implementation_of": "looks up what check_implementation lets pass",
     "main": "takes any words, and returns an exit code: test_program.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
 import os
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 from test_training import Run, assert_same
 
+from cnn.data import read_idx
+from cnn.decoding import read_picture
 from cnn.files import (
     load_arrays,
     load_history,
@@ -23,6 +27,7 @@ from cnn.files import (
     save_history,
 )
 from cnn.training import History
+from cnn.weights import load_weights
 
 # --- Damaged files ---
 
@@ -162,8 +167,10 @@ def test_a_write_that_fails_leaves_the_old_file(
         file.flush()
         raise error
 
-    with pytest.raises((KeyboardInterrupt, OSError)):
+    with pytest.raises((KeyboardInterrupt, OSError)) as caught:
         replace_file(path, write)
+    if isinstance(error, OSError):
+        assert str(path) in str(caught.value)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -267,3 +274,27 @@ def test_a_malformed_history_is_refused(tmp_path: Path, content: object) -> None
     )
     with pytest.raises(ValueError, match=r"history\.json"):
         History.load(path)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [load_weights, load_arrays, load_history, read_picture, lambda p: read_idx(p, 3)],
+)
+def test_a_refused_file_is_let_go(tmp_path: Path, read: Callable) -> None:
+    """No reference in a circle keeps a large file in memory until somebody collects it."""
+    path = tmp_path / "file"
+    path.write_bytes(b"neither weights nor a picture")
+
+    def refuse() -> None:
+        with contextlib.suppress(ValueError):
+            read(path)
+            pytest.fail("it was read")
+
+    refuse()  # imports and caches what it needs
+    gc.collect()
+    gc.disable()
+    try:
+        refuse()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -14,15 +14,17 @@ from cnn.augment import (
     augment,
     bilinear,
     draw_maps,
+    fit_augmented,
     warp,
 )
-from cnn.data import digits
+from cnn.data import Dataset, digits
 from cnn.handwriting import (
     as_mnist,
     center_of_mass,
     ink,
     resize,
 )
+from cnn.recipes import train
 
 
 def bar(
@@ -234,6 +236,30 @@ def test_maps_stay_in_their_ranges() -> None:
         assert -end <= values.min() < -0.99 * end
         assert 0.99 * end < values.max() <= end + 1e-12
         assert abs(values.mean()) < 0.05 * end
+
+
+def test_training_on_augmented_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network and the same batches as ``fit``; only the images are other ones."""
+    data = Dataset("few", *(a[:60] for a in digits()[1:]))
+    seen = []
+
+    def watched(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        seen.append((x, rng))
+        return x
+
+    def run(**how: object) -> tuple:
+        return train(data, epochs=2, seed=3, batch_size=20, **how)
+
+    net, history = run(fit=fit_augmented)
+    monkeypatch.setattr("cnn.augment.augment", watched)
+    same, same_history = run(fit=fit_augmented)
+    plain, plain_history = run()
+    assert same_history.loss == plain_history.loss != history.loss
+    for name, a in plain.params.items():
+        np.testing.assert_array_equal(same.params[name], a)
+        assert np.any(net.params[name] != a)
+    assert [len(x) for x, _ in seen] == [20] * 6
+    assert history.iterations == [6]
 
 
 def test_augment_draws_anew_and_changes_nothing() -> None:

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -15,12 +16,14 @@ pytestmark = pytest.mark.check
 
 ALONE = """
 import sys
+from importlib.util import find_spec
 before = set(sys.modules)
 import cnn
 print(*sorted(set(sys.modules) - before))
 """
 LOADED = """
 import sys
+from importlib.util import find_spec
 import numpy.random  # brings Cython's run-time module along
 before = set(sys.modules)
 import cnn, pkgutil, importlib
@@ -34,6 +37,8 @@ MODULES = [
     "cnn",
     *(f"cnn.{module.name}" for module in pkgutil.iter_modules(cnn.__path__)),
 ]
+if not find_spec("torch"):
+    MODULES.remove("cnn.pytorch")
 
 
 def python(code: str) -> str:

@@ -352,6 +352,18 @@ def test_cropped_digits_are_not_refused() -> None:
         assert find_digit(grey).any()
 
 
+@pytest.mark.parametrize("bright", [False, True])
+def test_the_slits_of_a_bold_digit_are_not_the_digit(bright: bool) -> None:
+    """An 8 whose holes are narrower than its strokes, cropped to its box."""
+    eight = Image.new("L", (200, 280), 255)
+    pen = ImageDraw.Draw(eight)
+    pen.rounded_rectangle((0, 0, 199, 279), 70, fill=0)
+    for top in (69, 174):
+        pen.rounded_rectangle((55, top, 145, top + 36), 17, fill=255)
+    ink = 1 - np.asarray(eight) / 255
+    np.testing.assert_allclose(find_digit(ink if bright else 1 - ink), ink, atol=0.01)
+
+
 def page(*shapes: tuple[np.ndarray, int, int]) -> np.ndarray:
     """Write shapes, each at its row and its column, on paper."""
     grey = np.full((240, 320), 0.9)
