@@ -13,15 +13,24 @@ The bias `teh` `teh` teh.
 
 Of $teh$ and {cite}`teh` and 10 000 000 nothing is said.
 
+````{exercise} A title
+:label: teh
+Once teh word, `once`.
 ```python
 teh = 1
+```
+````
+Twice teh word.
+```python
+teh = 2
 ```
 """
 
 
 def test_what_is_no_prose_is_left_out():
     text = prose.prose(TEXT)
-    assert text.count("teh") == 1
+    assert text.count("teh") == 3
+    assert "A title" in text
     assert "nothing is said." in text
     assert text.count("\n") == TEXT.count("\n"), "the lines keep their numbers"
 

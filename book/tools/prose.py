@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from chapters import BOOK, read_all
@@ -26,8 +27,7 @@ OURS = (
     "these ones",
 )
 NO_PROSE = re.compile(
-    r"^ *(`{3,})(?!\{)[^\n]*\n.*?^ *\1`*$"  # code
-    r"|<!--.*?-->|\$\$.*?\$\$(?: *\([\w:-]+\))?|\$[^$]+?\$"  # comments and formulas
+    r"<!--.*?-->|\$\$.*?\$\$(?: *\([\w:-]+\))?|\$[^$]+?\$"  # comments and formulas
     r"|\{[\w:]+\}`[^`]*`|`+[^`]+`+|^ *:\w+:.*?$"  # roles, names, options
     r"|\]\([^)]*\)|https?://\S+|\d[\d ]*\d"  # where links lead, numbers
     rf"|\b(?:{'|'.join(OURS)})\b",
@@ -35,10 +35,26 @@ NO_PROSE = re.compile(
 )
 
 
+def without_fences(markdown: str) -> Iterator[str]:
+    """Yield a text's lines, blank where they are code or the fence of a directive."""
+    fences: list[str] = []
+    code = False
+    for line in markdown.splitlines():
+        fence, name, title = re.match(r" *(`{3,})? *(\{[\w-]+\})?(.*)", line).groups()
+        if fence and fences and fence.startswith(fences[-1]) and not name and not title:
+            fences.pop()
+            code = False
+        elif fence and not code:
+            fences.append(fence)
+            code = not name
+        yield "" if code or fence and not title else title if fence else line
+
+
 def prose(markdown: str) -> str:
     """Return a text of the same lines, a made-up name wherever there is no prose."""
-    names = (f"q{n}" for n in itertools.count())
-    text = NO_PROSE.sub(lambda m: next(names) + "\n" * m[0].count("\n"), markdown)
+    names = (f"q{n:04}" for n in itertools.count())
+    text = "\n".join(without_fences(markdown)) + "\n"
+    text = NO_PROSE.sub(lambda m: next(names) + "\n" * m[0].count("\n"), text)
     return re.sub(
         "^#.*$", lambda m: f"{next(names)} {m[0]} {next(names)}", text, flags=re.M
     )
