@@ -42,12 +42,13 @@ run: $(READY) ## execute chapters and store their outputs (CHAPTER=10-... for on
 export: $(READY) ## write the package cnn/ from the chapters
 	@$(BIN)/python book/tools/export.py
 
-check: $(READY) ## quick checks: export, ledger, notebooks, pages, links, style (under a minute)
+check: $(READY) ## quick checks: export, ledger, spelling, notebooks, pages, links, style (about a minute)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { \
 		echo "ruff format: see '$(BIN)/ruff format --diff .'" >&2; exit 1; }
 	@$(BIN)/python book/tools/export.py --check
 	@$(BIN)/python book/tools/ledger.py
+	@$(BIN)/python book/tools/prose.py
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest -q -n auto -m check -o addopts=--strict-markers tests
 

@@ -75,7 +75,7 @@ def _announce_compiling() -> None:
     event.register("numba:compile", Listener())
 
 
-# --- Who chooses ---
+# --- Which one computes? ---
 SMALL = 500  # for fewer numbers the call costs more than the work
 _FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 

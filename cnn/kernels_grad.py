@@ -100,7 +100,7 @@ def _dot_taps(
 
 # --- Sorting the pixels ---
 class _Pixels(NamedTuple):
-    """The pixels along one axis that hear from the same taps."""
+    """The pixels along one axis that meet the same taps."""
 
     pixels: range  # every s-th, from the first that is not padding
     taps: np.ndarray
