@@ -25,7 +25,10 @@ from .recipes import SEED
 from .shapes import check_generator
 from .training import History, check_run, check_trains, evaluate, loop, train_step
 
-__all__ = ["State", "iterations", "Parts", "save", "identify", "resume", "fit", "train"]
+__all__ = [
+    "State", "iterations", "Parts", "save", "identify", "ResumeError", "resume", "fit",
+    "train",
+]  # fmt: skip
 
 
 # --- What the next step depends on ---
@@ -130,6 +133,10 @@ def _seed(g: np.random.BitGenerator) -> str:
 
 
 # --- Going on ---
+class ResumeError(ValueError):
+    """A checkpoint is damaged, or of another run."""
+
+
 def resume(
     path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
 ) -> tuple[History, dict]:
@@ -138,8 +145,9 @@ def resume(
     Returns the history until then, and the generator's state before the latest shuffle.
     """
     net, optimizer, rng = parts
-    arrays, generators = load_arrays(path), _generators(net, rng)
+    generators = _generators(net, rng)
     try:
+        arrays = load_arrays(path)
         record = json.loads(arrays.pop("record").tobytes())
         history = history_from(record["history"])
         _check_run(record["run"], run, len(history.loss), total)
@@ -149,7 +157,7 @@ def resume(
         net.load_state_dict(weights)
         optimizer.load_state_dict(memories)
     except (KeyError, TypeError, ValueError, RecursionError) as err:
-        raise ValueError(
+        raise ResumeError(
             f"{path} can't be resumed: {err}. Delete it to start anew, or name another file"
         ) from err
     for g, state in zip(generators, record["generators"], strict=True):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, files
-from .checkpoint import train
+from .checkpoint import ResumeError, train
 from .console import LOG, UserError, say, told
 from .data import Dataset, digits, mnist_folder, read_folder
 from .models import count_parameters, output_shapes, summary
@@ -141,8 +141,7 @@ def _run(
     **more: Path,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
-    yours = [OSError, FloatingPointError, MemoryError]
-    yours += [ValueError] if getattr(args, "resume", False) else []
+    yours = OSError, FloatingPointError, MemoryError, ResumeError
     options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
     with told(*yours):
         return how(data, args.model, args.recipe, **options, **more)

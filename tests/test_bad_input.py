@@ -1777,6 +1777,7 @@ EXCEPTIONS = {
     "draw_maps": "counts the images that augment has checked",
     "implementation_of": "looks up what check_implementation lets pass",
     "main": "takes any words, and returns an exit code: test_program.py",
+    "ResumeError": "is raised, not called: test_checkpoint.py",
     "UserError": "what the program's user is told: test_program.py",
     "told": "turns exceptions into it: test_program.py",
     "say": "prints any text on any stream: test_program.py",

@@ -517,6 +517,10 @@ def test_interrupted_and_resumed(run: Run, three: Path) -> None:
     code, _, err = run(*how, "out", "--seed", 7, "--resume")
     assert code == 2
     one_line(err, "resumed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Adam, "step", lambda *_: int("a bug"))
+        with pytest.raises(ValueError, match="a bug"):  # ours, not the checkpoint's
+            run(*how, "out", "--resume")
     assert run(*how, "out", "--resume")[0] == 0
     files = [
         Path(name, "weights.safetensors").read_bytes() for name in ("whole", "out")
