@@ -26,7 +26,7 @@ from .shapes import check_generator
 from .training import History, check_run, check_trains, evaluate, loop, train_step
 
 __all__ = [
-    "State", "iterations", "Parts", "save", "identify", "ResumeError", "resume", "fit",
+    "State", "iterations", "Parts", "save", "identify", "resume", "ResumeError", "fit",
     "train",
 ]  # fmt: skip
 
@@ -133,10 +133,6 @@ def _seed(g: np.random.BitGenerator) -> str:
 
 
 # --- Going on ---
-class ResumeError(ValueError):
-    """A checkpoint is damaged, or of another run."""
-
-
 def resume(
     path: str | os.PathLike, run: dict[str, str], parts: Parts, total: int
 ) -> tuple[History, dict]:
@@ -163,6 +159,10 @@ def resume(
     for g, state in zip(generators, record["generators"], strict=True):
         g.state = state
     return history, record["rng"]
+
+
+class ResumeError(ValueError):
+    """A checkpoint is damaged, or of another run."""
 
 
 def _check_run(found: dict, run: dict[str, str], done: int, total: int) -> None:

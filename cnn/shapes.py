@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = [
     "Axes", "KINDS", "check_array", "check_same_dtype", "check_integer", "check_number",
-    "check_labels", "check_generator", "Table", "P", "R", "R_co", "Door", "shapes",
+    "check_labels", "check_generator", "Table", "Door", "shapes",
 ]  # fmt: skip
 
 
@@ -208,22 +208,24 @@ def _change(a: Any, old: type, new: type) -> Any:
     return a.astype(new) if getattr(a, "dtype", None) == old else a
 
 
-P = ParamSpec("P")  # a function's parameters, for type checkers; R is what it returns
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
+_P = ParamSpec(
+    "_P"
+)  # a function's parameters, for type checkers; _R is what it returns
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
 
 
-class Door(Protocol[P, R_co]):
+class Door(Protocol[_P, _R_co]):
     """A function that checks its arrays, and the one behind it that computes."""
 
     behind: Callable[..., Any]
     __name__: str
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co:
         """Check, then compute."""
 
 
-def _door(function: Callable[P, R], table: Table) -> Door[P, R]:
+def _door(function: Callable[_P, _R], table: Table) -> Door[_P, _R]:
     """Compile the door of a function, whose parameters the arrays must be."""
     parameters = inspect.signature(function).parameters.values()
     plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -238,10 +240,10 @@ def _door(function: Callable[P, R], table: Table) -> Door[P, R]:
     door: Any = update_wrapper(space["_door"], function)
     door.__defaults__ = getattr(function, "__defaults__", None)
     door.behind = function
-    return cast("Door[P, R]", door)
+    return cast("Door[_P, _R]", door)
 
 
-def shapes(line: str) -> Callable[[Callable[P, R]], Door[P, R]]:
+def shapes(line: str) -> Callable[[Callable[_P, _R]], Door[_P, _R]]:
     """Declare the shapes of a function's arrays in one line, checked at each call.
 
     Equal letters are equal sizes, ``...`` equal axes; a word after the shape narrows
@@ -250,7 +252,7 @@ def shapes(line: str) -> Callable[[Callable[P, R]], Door[P, R]]:
     """
     table = _read(line)
 
-    def declare(function: Callable[P, R]) -> Door[P, R]:
+    def declare(function: Callable[_P, _R]) -> Door[_P, _R]:
         door = _door(function, table)
         summary, *rest = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         parts = [summary, f"Shapes: ``{line}``.", *rest]

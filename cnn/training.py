@@ -23,7 +23,7 @@ from .optimizers import Bookkeeping, Optimizer
 from .shapes import check_generator, check_integer, shapes
 
 __all__ = [
-    "train_step", "check_trains", "evaluate", "M", "in_use", "History", "loop", "fit",
+    "train_step", "check_trains", "evaluate", "in_use", "History", "loop", "fit",
     "check_run", "check_data", "log", "watched", "progress_bar",
 ]  # fmt: skip
 
@@ -114,10 +114,10 @@ def evaluate(
     return J / len(x), error / len(x)
 
 
-M = TypeVar("M", bound=Module)
+_M = TypeVar("_M", bound=Module)
 
 
-def in_use(net: M) -> M:
+def in_use(net: _M) -> _M:
     """Return the network as at inference: other layers, with the same arrays."""
     check_module(net)
     used = copy.copy(net)
