@@ -262,18 +262,25 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 def find_digit(grey: np.ndarray) -> np.ndarray:
     """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
-    dark = _dark(grey)
     try:
-        try:
-            shapes = _shapes(_dark(_without_lines(grey)), tight=False)
-        except ValueError:  # nothing stands free; but does anything stand out?
-            _strokes(dark, tight=False)
-            shapes = _shapes(dark, tight=True)
-        return _digit(*shapes)
+        return _find(grey, 0.2)
     except ValueError:
         with suppress(ValueError):
-            return _bold(1 - dark)
+            return _find(grey, 0.05)
+        with suppress(ValueError):
+            return _bold(1 - _dark(grey))
         raise
+
+
+def _find(grey: np.ndarray, least: float) -> np.ndarray:
+    """Find a digit whose parts are joined by ink of at least this strength."""
+    try:
+        shapes = _shapes(_dark(_without_lines(grey)), False, least)
+    except ValueError:  # nothing stands free; but does anything stand out?
+        dark = _dark(grey)
+        _strokes(dark, tight=False)
+        shapes = _shapes(dark, True, least)
+    return _digit(*shapes)
 
 
 def _digit(found: np.ndarray, labels: np.ndarray, shapes: list[_Shape]) -> np.ndarray:
@@ -302,11 +309,11 @@ def _bold(dark: np.ndarray) -> np.ndarray:
     return _digit(found, labels, [digit])
 
 
-def _shapes(grey: np.ndarray, tight: bool) -> _Found:
+def _shapes(grey: np.ndarray, tight: bool, least: float = 0.2) -> _Found:
     """Return the ink, the numbers of its shapes on a small copy, and the shapes."""
     found = _strokes(grey, tight)
     small = _smaller(found, 200)
-    labels = _label(_slide(small > 0.2, 3, np.maximum))
+    labels = _label(_slide(small > least, 3, np.maximum))
     outer = labels.copy()
     outer[2:-2, 2:-2] = 0
     shapes = []

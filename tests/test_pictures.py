@@ -385,6 +385,15 @@ def test_two_digits_are_said_to_be_two(k: int, gap: float, stacked: bool) -> Non
         find_digit(page((first, 10, 40), (second, *place)))
 
 
+def test_a_faint_stroke_joins_the_parts_of_a_digit() -> None:
+    """A 1 that is faint in the middle, where the edge of a shadow crosses it."""
+    ink = np.zeros((240, 320))
+    ink[60:180, 150:170] = 1
+    ink[105:135] *= 0.13
+    found = find_digit(0.9 - 0.75 * ink)
+    np.testing.assert_allclose(found.any(axis=1), ink.any(axis=1))
+
+
 @pytest.mark.parametrize("cropped", [False, True])
 def test_a_broken_stroke_is_one_digit(cropped: bool) -> None:
     """A 5 whose bar is detached, and a 4 whose stem does not meet the rest."""
