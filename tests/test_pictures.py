@@ -395,6 +395,19 @@ def test_a_faint_stroke_joins_the_parts_of_a_digit() -> None:
 
 
 @pytest.mark.parametrize("cropped", [False, True])
+def test_a_zero_without_its_sides_is_one_digit(cropped: bool) -> None:
+    """Black and white pictures lose what is pale."""
+    zero = Image.new("L", (200, 240), 255)
+    pen = ImageDraw.Draw(zero)
+    pen.arc((50, 50, 150, 200), -160, -20, fill=0, width=18)
+    pen.arc((50, 50, 150, 200), 20, 160, fill=0, width=18)
+    grey = np.asarray(zero) / 255
+    if cropped:
+        grey = 1 - box(1 - grey)
+    np.testing.assert_allclose(find_digit(grey).sum(), (1 - grey).sum(), rtol=0.01)
+
+
+@pytest.mark.parametrize("cropped", [False, True])
 def test_a_broken_stroke_is_one_digit(cropped: bool) -> None:
     """A 5 whose bar is detached, and a 4 whose stem does not meet the rest."""
     five, four = (Image.new("L", (200, 240), 255) for _ in "54")
