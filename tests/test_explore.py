@@ -1,4 +1,4 @@
-"""The live figures of the derivations: their numbers are the package's, and every hand can use them."""
+"""Live figures of the derivations: the package's numbers, by mouse, touch and keyboard."""
 
 from __future__ import annotations
 
@@ -113,9 +113,19 @@ def desk(browser, tmp_path_factory):
     page.context.close()
 
 
-def asked(page, script: str, *given):
-    """Call a function of the page with some values."""
-    return page.evaluate(f"given => ({script})(...given)", list(given))
+@pytest.fixture(scope="module")
+def phone(browser, tmp_path_factory):
+    """The same on a phone, for the hands."""
+    folder = tmp_path_factory.mktemp("phone")
+    page = opened(browser, folder, width=390, has_touch=True)
+    yield page
+    assert not page.wrong
+    page.context.close()
+
+
+def asked(page, script: str, cases: list) -> list:
+    """Call a function of the page once for each case, a list of arguments."""
+    return page.evaluate(f"cases => cases.map((one) => ({script})(...one))", cases)
 
 
 def test_every_live_figure_has_a_printed_one():
@@ -149,10 +159,13 @@ def test_the_row_of_the_explorer_is_the_package_s(desk):
         return { g, z: c.forward(g, xbar, W, 5), dx: c.backward(g, blame, W), E,
             again: c.correlate(E, c.turned(g, W)), A: c.matrix(g, W) };
     }"""
-    for row in rows(150):
+    cases = [
+        [row, *(rng.integers(-9, 10, n).tolist() for n in (row["H"], row["f"], 30))]
+        for row in rows(150)
+    ]
+    for case, mine in zip(cases, asked(desk, script, cases), strict=True):
+        row, x, W, dz = case
         H, f, s, d, before, after = row.values()
-        x, W, dz = (rng.integers(-9, 10, n).tolist() for n in (H, f, 30))
-        mine = asked(desk, script, row, x, W, dz)
         if before + H + after < d * (f - 1) + 1:
             assert mine["g"]["h_out"] == 0
             continue
@@ -181,7 +194,7 @@ def test_the_row_of_the_explorer_is_the_package_s(desk):
 
 
 def test_the_image_of_the_explorer_is_the_package_s(desk):
-    rng, tried = np.random.default_rng(2), 0
+    rng, cases, wanted = np.random.default_rng(2), [], []
     script = """(rows, columns, dz, W, x) => {
         const c = CNN.conv, gh = c.geometry(rows), gw = c.geometry(columns);
         return { dx: c.backward2d(gh, gw, dz, W), E: c.framed2d(gh, gw, dz),
@@ -200,50 +213,56 @@ def test_the_image_of_the_explorer_is_the_package_s(desk):
         W = rng.integers(-9, 10, (1, 1, *f))
         dz = rng.integers(-9, 10, (1, 1, g.h_out, g.w_out))
         given = [a[0, 0].tolist() for a in (dz, W, pad(x, g))]
-        mine = asked(desk, script, high, wide, *given)
+        cases.append([high, wide, *given])
         dx, _, _ = conv2d_correlation_backward(dz, pad(x, g), W, s, 0, d)
-        assert np.array_equal(mine["dx"], dx[0, 0])
         e_h, e_w = d * (f[0] - 1), d * (f[1] - 1)
         E = np.pad(spread(dz, s)[0, 0], ((e_h, e_h + g.r_h), (e_w, e_w + g.r_w)))
-        assert np.array_equal(mine["E"], E)
-        assert np.array_equal(mine["F"], rot180(spread(W, d))[0, 0])
-        V = im2col(x, *f, g)
-        assert np.array_equal(mine["V"], V.reshape(np.shape(mine["V"])))
-        tried += 1
-    assert tried > 40
+        turned, V = rot180(spread(W, d))[0, 0], im2col(x, *f, g)
+        wanted.append({"dx": dx[0, 0], "E": E, "F": turned, "V": V})
+    assert len(cases) > 40
+    for mine, want in zip(asked(desk, script, cases), wanted, strict=True):
+        for name, array in want.items():
+            assert np.array_equal(mine[name], array.reshape(np.shape(mine[name])))
 
 
 def test_classes_of_pixels_meet_the_taps_that_reach_them(desk):
     """With blame everywhere, taps are met if and only if their product arrives."""
-    for f, s, d in np.ndindex(5, 4, 4):
-        f, s, d = f + 1, s + 1, d + 1
-        H = 60
-        n = output_size(H, f, s, d)[0]
-        for rho in range(s):
-            taps = asked(desk, "(...all) => CNN.conv.taps(...all)", f, s, d, rho)
-            h = s * (d * f // s + 3) + rho  # far from the edges
-            met = [a for a in range(f) for i in range(n) if s * i + d * a == h]
-            assert taps == sorted(met)
+    cases = [
+        [f, s, d, rho]
+        for f in range(1, 6)
+        for s in range(1, 5)
+        for d in range(1, 5)
+        for rho in range(s)
+    ]
+    answers = asked(desk, "(...one) => CNN.conv.taps(...one)", cases)
+    for (f, s, d, rho), taps in zip(cases, answers, strict=True):
+        h = s * (d * f // s + 3) + rho  # far from the edges
+        starts = {s * i for i in range(output_size(100, f, s, d)[0])}
+        assert taps == [a for a in range(f) if h - d * a in starts]
 
 
 @pytest.mark.parametrize("rule", ["descent", "momentum", "rmsprop", "adam"])
 def test_walks_are_the_optimisers(desk, rule):
     rng = np.random.default_rng(5)
+    call = """(rule, set, start, angle) =>
+        CNN.optimizers.walk(rule, set, start, 40, [1, 40], angle)"""
+    cases = []
     for _ in range(20):
-        sizes = dict(
-            zip(("gamma", "mu", "beta1", "beta2"), rng.uniform(size=4), strict=True)
-        )
-        given = sizes | {"gamma": 10 ** rng.uniform(-3, -1), "eps": 1e-8}
-        angle, start = rng.uniform(0, 1), rng.uniform(-5, 5, 2)
-        call = "(rule, set, start, angle) => CNN.optimizers.walk(rule, set, start, 40, [1, 40], angle)"
-        mine = asked(desk, call, rule, given, start.tolist(), angle)
+        gamma, given = 10 ** rng.uniform(-3, -1), rng.uniform(size=3).tolist()
+        sizes = dict(zip(("mu", "beta1", "beta2"), given, strict=True))
+        sizes |= {"gamma": gamma, "eps": 1e-8}
+        cases.append([rule, sizes, rng.uniform(-5, 5, 2).tolist(), rng.uniform(0, 1)])
+    for case, mine in zip(cases, asked(desk, call, cases), strict=True):
+        _, sizes, start, angle = case
         c, s = np.cos(angle), np.sin(angle)
-        Q, lam = np.array([[c, -s], [s, c]]), np.array([1.0, 40.0])
-        path = walked(rule, given, start, lambda theta: Q @ (lam * (Q.T @ theta)))
+        Q = np.array([[c, -s], [s, c]])
+        path = walked(rule, sizes, np.array(start), Q @ np.diag([1.0, 40.0]) @ Q.T)
         np.testing.assert_allclose(mine, path, rtol=1e-9, atol=1e-9)
 
 
-def walked(rule: str, given: dict, start: np.ndarray, gradient) -> list[np.ndarray]:
+def walked(
+    rule: str, given: dict, start: np.ndarray, curvature: np.ndarray
+) -> list[np.ndarray]:
     """Take forty steps with the package's optimiser, RMSProp with PyTorch's."""
     theta, path = start.copy(), [start.copy()]
     params, gamma = {"theta": theta}, given["gamma"]
@@ -258,32 +277,31 @@ def walked(rule: str, given: dict, start: np.ndarray, gradient) -> list[np.ndarr
         optimizer = SGD(params, gamma, given["mu"] if rule == "momentum" else 0)
     for _ in range(40):
         if rule == "rmsprop":
-            tensor.grad = torch.from_numpy(gradient(theta))
+            tensor.grad = torch.from_numpy(curvature @ theta)
             hinton.step()
         else:
-            optimizer.step({"theta": gradient(theta)})
+            optimizer.step({"theta": curvature @ theta})
         path.append(theta.copy())
     return path
 
 
 def test_the_factor_of_momentum_is_that_of_long_walks(desk):
-    for gamma, lam, mu in (
-        (0.05, 3, 0.5),
-        (0.02, 1, 0.9),
-        (0.07, 40, 0.53),
-        (0.09, 40, 0.5),
-    ):
-        factor = asked(desk, "(...a) => CNN.optimizers.factor(...a)", gamma, lam, mu)
+    cases = [[0.05, 3, 0.5], [0.02, 1, 0.9], [0.07, 40, 0.53], [0.09, 40, 0.5]]
+    factors = asked(desk, "(...one) => CNN.optimizers.factor(...one)", cases)
+    for (gamma, lam, mu), factor in zip(cases, factors, strict=True):
         roots = np.roots([1, -(1 + mu - gamma * lam), mu])
         assert factor == pytest.approx(abs(roots).max(), rel=1e-7)
 
 
 def test_the_scalar_network_has_the_chapter_s_numbers(desk):
-    def scalar(**inputs):
-        call = "x => { const v = CNN.scalar.forward(x); return [v, CNN.scalar.backward(v)]; }"
-        return asked(desk, call, inputs)
-
-    values, gradients = scalar(q=3, w=2, b=-4, u=4, v=-1)
+    call = (
+        "x => { const v = CNN.scalar.forward(x); return [v, CNN.scalar.backward(v)]; }"
+    )
+    names, points = "qwbuv", np.random.default_rng(7).uniform(-6, 6, (30, 5))
+    points = [[3.0, 2.0, -4.0, 4.0, -1.0], *points.tolist()]
+    cases = [[dict(zip(names, point, strict=True))] for point in points]
+    answers = asked(desk, call, cases)
+    values, gradients = answers[0]
     want = {
         "p": 6,
         "z": 2,
@@ -303,12 +321,9 @@ def test_the_scalar_network_has_the_chapter_s_numbers(desk):
         q1 = max(0, w * q + b)
         return (u * q1 - 7) ** 2 / 2 + (v * q1) ** 2 / 2
 
-    rng, names = np.random.default_rng(7), "qwbuv"
-    for _ in range(30):
-        a = rng.uniform(-6, 6, 5)
-        values, gradients = scalar(**dict(zip(names, a.tolist(), strict=True)))
+    for point, (values, gradients) in zip(points, answers, strict=True):
+        a, da = np.array(point), np.array([gradients[k] for k in names])
         assert values["J"] == pytest.approx(cost(a), rel=1e-12)
-        da = np.array([gradients[k] for k in names])
         if values["z"] > 1e-2:
             check_gradient(cost, a, da)
         elif values["z"] < -1e-2:
@@ -323,36 +338,49 @@ def test_differences_are_those_of_the_chapter(desk):
 
     eps = np.finfo(float).eps
     call = "(h, theta) => Object.values(CNN.differences.rules).map((rule) => rule(theta, h))"
-    for power in np.arange(-18, 0.1, 0.5):
-        h, theta = float(10**power), np.array([0.9])
-        forward, central, complex_ = asked(desk, call, h, theta[0])
+    steps, theta = (10.0 ** np.arange(-18, 0.1, 0.5)).tolist(), np.array([0.9])
+    answers = asked(desk, call, [[h, theta[0]] for h in steps])
+    for h, (forward, central, complex_) in zip(steps, answers, strict=True):
         off = 4 * eps * f(theta) / h + 1e-15
         assert abs(forward - (f(theta + h) - f(theta)) / h) <= off
         assert abs(central - numerical_gradient(f, theta, h)[0]) <= off
         want = complex_step_gradient(f, theta, h)[0]
         assert complex_ == pytest.approx(want, rel=1e-14)
-    worst = [
-        asked(desk, "h => CNN.differences.worst('central', h)", 10**p)
-        for p in (-2, -5, -12)
-    ]
-    assert worst[1] < 1e-9 < worst[0] < worst[2]
+    call = "h => CNN.differences.worst('central', h)"
+    large, best, small = asked(desk, call, [[1e-2], [1e-5], [1e-12]])
+    assert best < 1e-9 < large < small
 
 
 def test_the_softmax_is_the_package_s(desk):
     rng = np.random.default_rng(8)
-    for z in rng.uniform(-10, 10, (50, 3)):
-        mine = asked(desk, "z => CNN.softmax(z)", z.tolist())
-        P = softmax(z[None])[0]
-        np.testing.assert_allclose(mine["P"], P, rtol=1e-14)
+    z = rng.uniform(-10, 10, (50, 3))
+    answers = asked(desk, "z => CNN.softmax(z)", [[row] for row in z.tolist()])
+    for mine, P in zip(answers, softmax(z), strict=True):
+        np.testing.assert_allclose(mine["P"], P, rtol=1e-13)
         np.testing.assert_allclose(mine["odds"], P / P.min(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_figures_fit_and_can_be_read(browser, tmp_path, scheme, width):
+def test_figures_fit_and_can_be_read(browser, tmp_path, scheme):
     """No sideways scrolling, text of 12 px at least, controls of 44 px, 4.5 : 1 on squares."""
-    page = opened(browser, tmp_path, scheme, width)
+    page = opened(browser, tmp_path, scheme)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        redrawn = "new Promise((f) => requestAnimationFrame(() => setTimeout(f)))"
+        page.evaluate(redrawn)
+        legible(page, width)
+    assert not page.wrong
+    page.emulate_media(media="print")
+    assert not page.locator(".live").first.is_visible()
+    page.context.close()
+
+
+def legible(page, width: int) -> None:
+    """Look at every figure in a window of this width."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    widest = """() => Math.max(...[...document.querySelectorAll(".live svg")]
+        .map((e) => e.getBoundingClientRect().right))"""
+    assert page.evaluate(widest) <= width
     assert page.locator(".live").count() == len(FIGURES)
     sizes = page.evaluate("""() => [...document.querySelectorAll(".live *")]
         .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
@@ -368,10 +396,6 @@ def test_figures_fit_and_can_be_read(browser, tmp_path, scheme, width):
     for ink, ground in {tuple(pair) for pair in pairs}:
         if ground != "rgba(0, 0, 0, 0)":
             assert contrast(ink, ground) >= 4.5, (ink, ground)
-    assert not page.wrong
-    page.emulate_media(media="print")
-    assert not page.locator(".live").first.is_visible()
-    page.context.close()
 
 
 def contrast(*colours: str) -> float:
@@ -398,9 +422,9 @@ def seen(page, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_by_mouse_keyboard_and_touch(browser, tmp_path, name):
+def test_by_mouse_keyboard_and_touch(phone, name):
     """Whatever the hand, the figure answers: a square, a slider, a button."""
-    page = opened(browser, tmp_path, width=390, has_touch=True)
+    page = phone
     figure, before = page.locator(f"#{name}"), [seen(page, name)]
 
     def answers(what: str) -> None:
@@ -435,7 +459,6 @@ def test_by_mouse_keyboard_and_touch(browser, tmp_path, name):
     figure.get_by_role("button", name="Printed figure").click()
     assert still.is_visible()
     assert not page.wrong
-    page.context.close()
 
 
 def test_the_explorer_shows_who_reads_whom(desk):

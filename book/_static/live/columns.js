@@ -21,7 +21,7 @@
     buttons.append(next, button("Start again", () => stack(0)));
     const planes = element("div", { class: "live-planes" }, body);
     const image = part("The image: choose a pixel", (r, c) => pick("pixel", r * state.H + c));
-    const matrix = part("V, a column for each window, and the outputs below: choose a column",
+    const matrix = part("V, a column for each window; below it the outputs. Choose a column",
       (r, c) => pick("window", c - 1));
     const place = CNN.said(body);
 
@@ -81,7 +81,7 @@
       if (!stacked) return ["V is empty. “Next window” writes the first window as a column, line by line."];
       const i = Math.floor(l / g.h_out), j = l % g.h_out;
       return [
-        `Window l = i·w_out + j = ${i}·${g.h_out} + ${j} = ${l}: its pixels ${V.map((line) => line[l]).join(", ")} are column ${l} of V.`,
+        `Window l = i·wₒᵤₜ + j = ${i}·${g.h_out} + ${j} = ${l}: its pixels ${V.map((line) => line[l]).join(", ")} are column ${l} of V.`,
         `z${sub(l)} is the row of weights times this column.`,
       ];
     }

@@ -25,9 +25,9 @@
     const p = g.before + g.after;
     if (!g.h_out) {
       return `The filter spans d(f − 1) + 1 = ${g.e + 1} pixels, but there are only ${g.Hbar}: ` +
-        "not one window fits.";
+        "not one window fits";
     }
-    return `h_out = ⌊(H + p − d(f − 1) − 1)/s⌋ + 1 = ⌊(${g.H} + ${p} − ${g.e} − 1)/${g.s}⌋ + 1 = ` +
+    return `hₒᵤₜ = ⌊(H + p − d(f − 1) − 1)/s⌋ + 1 = ⌊(${g.H} + ${p} − ${g.e} − 1)/${g.s}⌋ + 1 = ` +
       `${g.h_out}, remainder r = ${g.r}`;
   }
 
@@ -104,11 +104,18 @@
       const g = conv.geometry(state);
       if (state.kind === "output" && !g.h_out) state.kind = "pixel";
       state.at = Math.max(0, Math.min((state.kind === "pixel" ? g.Hbar : g.h_out) - 1, state.at));
-      count.textContent = counted(g);
+      count.textContent = `${counted(g)}. ${given(g)}`;
       drawTable(g, width);
       if (strip) drawStrip(g, width);
       CNN.say(place, ...lines(g));
     });
+
+    /** The numbers that the sums below are made of. */
+    function given(g) {
+      const list = (numbers) => numbers.map((x) => whole(x)).join(", ");
+      const filter = `W = ${list(W.slice(0, g.f))}`, outputs = DZ.slice(0, g.h_out);
+      return `${filter}; x = ${list(X.slice(0, g.H))}${gradient ? `; dz = ${list(outputs)}` : ""}.`;
+    }
 
     function padded(g) {
       return [...Array(g.before).fill(0), ...X.slice(0, g.H), ...Array(g.after).fill(0)];

@@ -46,8 +46,8 @@
       const order = [0, 1, 2].sort((a, b) => z[b] - z[a]), [first, second] = order;
       const lead = z[first] - z[second];
       CNN.say(place, `The ${CLASSES[first]} leads the ${CLASSES[second]} by ${number(lead)}: the odds are ` +
-        `e to the ${number(lead)} = ${number(Math.exp(lead))} to 1, and ${number(P[first])} / ${number(P[second])} = ${number(P[first] / P[second])}.`,
-        "Only differences count: add the same to all scores, and nothing below changes.");
+        `e to the power ${number(lead)} = ${number(Math.exp(lead))} to 1, and ${number(P[first])} / ${number(P[second])} = ${number(P[first] / P[second])}.`,
+        "Only differences count: add the same to all scores, and no bar moves.");
       picture.setAttribute("aria-label", CLASSES.map((name, k) => `The ${name}: lead ${number(leads[k])}, odds ${number(odds[k])}, probability ${number(P[k])}.`).join(" "));
     });
 

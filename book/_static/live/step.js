@@ -57,6 +57,8 @@
     body.append(step);
     const digits = element("div", { class: "live-digits" }, body);
     const picture = svg("svg", { role: "img" }, element("div", {}, body));
+    element("p", { class: "live-caption" }, body).textContent = "Dot: θ = 1. Lines: the worst of " +
+      "50 points from 0.5 to 1.5. Dashed: what the formulas expect of truncation and of rounding.";
     const place = CNN.said(body);
     let size = { width: 1, height: 1 };
     const left = 38, bottom = 34;
@@ -69,13 +71,13 @@
     const again = CNN.drawn(body, (room) => {
       size = { width: room - 2, height: Math.min(300, Math.max(220, room * 0.45)) };
       const h = 10 ** power, value = rules[rule](THETA, h), error = Math.abs(value / slope(THETA) - 1);
-      const [cut, round] = expected(rule, THETA, h);
+      const [cut, round] = expected(rule, THETA, h).map((part) => part / slope(THETA));
       writeDigits(h);
-      draw(h, error, cut, round);
+      draw(error);
       const larger = cut > round ? "Truncation rules: a smaller step helps." : "Rounding rules: a smaller step makes it worse.";
       const lines = [
         `${RULES[rule][2]} = ${value.toFixed(16)}; f′(θ) = ${slope(THETA).toFixed(16)}.`,
-        `Truncation about ${number(cut, 2)}, rounding about ${number(round, 2)}; relative error ${error ? number(error, 2) : "0"}.`,
+        `Beside f′(θ): truncation about ${number(cut, 2)}, rounding about ${number(round, 2)}; the error is ${error ? number(error, 2) : "0"}.`,
       ];
       lines.push(rule === "complex" ? "Nothing is subtracted, so nothing cancels." : larger);
       if (THETA + h === THETA && rule !== "complex") lines[2] = "θ + h is the same number as θ: nothing is left.";
@@ -101,7 +103,7 @@
       element("b", {}, one).textContent = rest;
     }
 
-    function draw(h, error, cut, round) {
+    function draw(error) {
       for (const [key, value] of Object.entries({ ...size, viewBox: `0 0 ${size.width} ${size.height}` })) {
         picture.setAttribute(key, value);
       }

@@ -208,7 +208,7 @@
       const what = mu ? "Factors per step" : "Factors per step, 1 − γλ";
       const sign = set.gamma < limit ? "below" : "above";
       return `${what}: ${number(flat)} along, ${number(steep)} across. γ is ${sign} the limit ` +
-        `${mu ? "2(1 + μ)/λ_max" : "2/λ_max"} = ${number(limit)}.`;
+        `${mu ? "2(1 + μ)/λₘₐₓ" : "2/λₘₐₓ"} = ${number(limit)}.`;
     }
 
     function touch(event) {
