@@ -502,7 +502,7 @@ def test_backpropagation_ends_with_the_printed_numbers(desk):
         told_so_far.add(told(desk, "fig-backprop-scalar"))
     assert len(told_so_far) == 18
     assert figure.get_by_role("button", name="Next").is_disabled()
-    shown = figure.locator("svg text.gradient").all_inner_texts()
+    shown = figure.locator("svg text.gradient").all_text_contents()
     assert sorted(shown) == sorted(
         ["12", "6", "6", "6", "4", "2", "1", "−2", "1", "1", "1", "18", "6", "2", "−4"]
     )
