@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,30 +36,10 @@ FIGURES = [
     for name in ATTACHED.findall((LIVE / f"{file}.js").read_text("utf-8"))
 ]
 TABLES = [name for name in FIGURES if re.search("corr|conv|columns|classes", name)]
-BROWSER = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
-    None,
-)
 COLOURS = {
     "light": {"text-base": "#323232", "background": "#fff", "surface": "#f5f5f5"},
     "dark": {"text-base": "#ced6dd", "background": "#14181e", "surface": "#29313d"},
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Start Chromium, if there is one."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine: the live figures are not tried")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=flags, timeout=0
-        )
-        yield chromium
-        chromium.close()
 
 
 def written(folder: Path, scheme: str) -> Path:

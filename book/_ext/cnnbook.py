@@ -43,7 +43,7 @@ from chapters import (
 )
 from folding import visit_literal_block
 from ledger import Equation, Ledger
-from live import add_scripts
+from live import add_scripts, write_weights
 
 MATHJAX = "mathjax/tex-svg-full.js"
 
@@ -224,6 +224,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     copy = Path(app.outdir) / "_static" / MATHJAX
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found[0], copy)
+    write_weights(app)
     for unused in Path(app.outdir, "_static").rglob("*.map"):
         unused.unlink()
 

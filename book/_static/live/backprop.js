@@ -1,8 +1,9 @@
-/* Backpropagation, one click at a time: the network with one number on each wire (chapter 6). */
+/* Backpropagation, one click at a time: the network with one number on each wire (chapter 6).
+   Needs plane.js. */
 (() => {
   "use strict";
 
-  const { element, svg, slider, button, number, load } = CNN;
+  const { element, svg, slider, button, number } = CNN;
 
   /**
    * The five numbers that go in.
@@ -66,8 +67,7 @@
     ["½( −7)²", 9.1, 1.3], ["½( )²", 9.1, -1.3], ["+", 11, 0],
   ];
 
-  async function build(body) {
-    await load("plane.js");
+  function build(body) {
     const inputs = { q: 3, w: 2, b: -4, u: 4, v: -1 };
     let step = 0;
     const picture = svg("svg", { role: "img" }, element("div", {}, body));

@@ -1,14 +1,14 @@
-/* The classes of pixels: those with the same remainder meet the same taps (chapter 25). */
+/* The classes of pixels: those with the same remainder meet the same taps (chapter 25).
+   Needs plane.js, convolution.js. */
 (() => {
   "use strict";
 
-  const { element, slider, load } = CNN;
+  const { element, slider } = CNN;
   const LOOKS = ["blue", "orange", "green", "violet", "grey", "blue soft", "orange soft", "green soft", "violet soft"];
   const NAMES = { f: ["filter f", 1, 5], s: ["stride s", 1, 3], d: ["dilation d", 1, 3] };
   const H = 6;
 
-  async function build(body) {
-    await Promise.all([load("plane.js"), load("convolution.js")]);
+  function build(body) {
     const { taps } = CNN.conv;
     const state = { f: 3, s: 2, d: 1, h: 0, w: 0 };
     const controls = element("div", { class: "live-controls live-sizes" }, body);

@@ -1,12 +1,12 @@
-/* A window is a column: windows are stacked one by one (chapter 12). */
+/* A window is a column: windows are stacked one by one (chapter 12).
+   Needs plane.js, convolution.js. */
 (() => {
   "use strict";
 
-  const { element, slider, button, load } = CNN;
+  const { element, slider, button } = CNN;
   const NAMES = { H: ["lines H", 3, 5], f: ["filter f", 2, 3], s: ["stride s", 1, 2], d: ["dilation d", 1, 2] };
 
-  async function build(body, { kind, at }) {
-    await Promise.all([load("plane.js"), load("convolution.js")]);
+  function build(body, { kind, at }) {
     const { conv, sub } = CNN;
     const state = { H: 4, f: 3, s: 1, d: 1, kind, at, stacked: 99 };
     const controls = element("div", { class: "live-controls live-sizes" }, body);

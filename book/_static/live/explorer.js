@@ -1,8 +1,9 @@
-/* The gradient explorer: who reads whom, and whose blame goes where (chapters 10 and 11). */
+/* The gradient explorer: who reads whom, and whose blame goes where (chapters 10 and 11).
+   Needs plane.js, convolution.js. */
 (() => {
   "use strict";
 
-  const { element, slider, load } = CNN;
+  const { element, slider } = CNN;
   const LIMITS = { H: [3, 10], f: [1, 4], s: [1, 4], d: [1, 3], before: [0, 2], after: [0, 2] };
   const NAMES = {
     H: "pixels H", f: "filter f", s: "stride s", d: "dilation d",
@@ -70,8 +71,7 @@
    * @param {object} start  the sizes, and what is chosen at first
    * @param {{gradient?: boolean, spread?: boolean}} shows
    */
-  async function row(body, start, { gradient = true, spread = false } = {}) {
-    await Promise.all([load("plane.js"), load("convolution.js")]);
+  function row(body, start, { gradient = true, spread = false } = {}) {
     const { conv, sub, whole } = CNN;
     const state = { before: 0, after: 0, ...start };
     controls(body, state, {}, () => again());
@@ -197,8 +197,7 @@
   }
 
   /** The explorer of a plane: one channel, the same sizes along both axes. */
-  async function image(body, start) {
-    await Promise.all([load("plane.js"), load("convolution.js")]);
+  function image(body, start) {
     const { conv, sub, whole } = CNN;
     const state = { before: 0, after: 0, ...start };
     const limits = { H: [3, 8], f: [1, 3], s: [1, 3], d: [1, 2], before: [0, 1], after: [0, 1] };

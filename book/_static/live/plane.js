@@ -45,7 +45,7 @@
    * @param {(key: string) => void} onchange
    */
   function choice(label, options, chosen, onchange) {
-    const group = element("div", { class: "live-choice", role: "group", "aria-label": label });
+    const group = element("div", { class: "live-options", role: "group", "aria-label": label });
     const press = (key) => {
       for (const one of group.children) one.setAttribute("aria-pressed", one.dataset.key === key);
     };

@@ -1,8 +1,9 @@
-/* From leads to probabilities: three scores that one can move (chapter 2). */
+/* From leads to probabilities: three scores that one can move (chapter 2).
+   Needs plane.js. */
 (() => {
   "use strict";
 
-  const { element, svg, slider, button, number, load } = CNN;
+  const { element, svg, slider, button, number } = CNN;
   const CLASSES = ["3", "8", "5"], LOOKS = ["blue", "orange", "green"];
 
   /**
@@ -17,8 +18,7 @@
     return { leads, odds: leads.map(Math.exp), P: raised.map((e) => e / sum) };
   }
 
-  async function build(body) {
-    await load("plane.js");
+  function build(body) {
     const z = [2, 1, 0];
     const sliders = CLASSES.map((name, k) => slider(`score of the ${name}`,
       { min: -10, max: 10, step: 0.1, value: z[k], show: (x) => number(x) }, (x) => { z[k] = x; again(); }));

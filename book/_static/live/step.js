@@ -1,8 +1,9 @@
-/* A derivative's step: truncation against rounding (chapter 3). */
+/* A derivative's step: truncation against rounding (chapter 3).
+   Needs plane.js. */
 (() => {
   "use strict";
 
-  const { element, svg, slider, number, load } = CNN;
+  const { element, svg, slider, number } = CNN;
   const EPS = 2 ** -52;
 
   const f = (theta) => Math.log(1 + Math.exp(theta));
@@ -42,8 +43,7 @@
   };
   const LOW = -17, HIGH = 1, THETA = 1;
 
-  async function build(body) {
-    await load("plane.js");
+  function build(body) {
     let rule = "central", power = -2;
     const curves = {};
     for (const key of Object.keys(RULES)) {

@@ -1,8 +1,9 @@
-/* The valley: four optimisers walk from where one clicks (chapter 8). */
+/* The valley: four optimisers walk from where one clicks (chapter 8).
+   Needs plane.js. */
 (() => {
   "use strict";
 
-  const { element, svg, slider, button, number, load } = CNN;
+  const { element, svg, slider, button, number } = CNN;
   const LAMBDA = [1, 40], STEPS = 60, START = [-10, 0.6];
 
   /**
@@ -75,8 +76,7 @@
    * @param {HTMLElement} body
    * @param {{rule: string, turned?: boolean}} options  the first rule; may the valley be turned?
    */
-  async function build(body, { rule: first, turned = false }) {
-    await load("plane.js");
+  function build(body, { rule: first, turned = false }) {
     const sets = {};
     for (const key of Object.keys(RULES)) {
       sets[key] = { gamma: RULES[key].gamma, mu: 0.53, beta1: 0.9, beta2: 0.999, eps: 1e-8 };
