@@ -126,7 +126,9 @@
         const i = state.at, where = conv.reads(g, i).map(({ a, h }) => `${g.s}·${i} + ${g.d}·${a} = ${h}`);
         return [`Output ${i} reads s·i + d·a = h: ${where.join(", ")}.`, made(g, i, padded(g))];
       }
-      const head = `Pixel ${state.at} is read where s·i + d·a = h:`;
+      const h = state.at, zero = h < g.before || h >= g.before + g.H;
+      const pixel = g.before ? `Place ${h} of the padded row, ${zero ? "a zero" : `x${sub(h - g.before)}`},` : `Pixel ${h}`;
+      const head = `${pixel} is read where s·i + d·a = h:`;
       if (gradient) return [head, ...tried(g, state.at), blame(g, state.at)];
       const end = conv.meets(g, state.at).length ? [] : [`No window reads pixel ${state.at}.`];
       return [head, ...tried(g, state.at), ...end];
