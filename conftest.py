@@ -56,15 +56,15 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.partition(".")[0])
-    folders = ROOT / "tests", ROOT / "book", ROOT / "book" / "tools"
+    folders = [ROOT / place for place in ("tests", "book", "book/tools", "book/_ext")]
     near = [folder / f"{name}.py" for name in found for folder in folders]
     return found.union(*(imports(file) for file in near if file.is_file()))
 
 
 # A test file is left out where what it compares with, or builds with, is not installed.
 OPTIONAL = {
-    "PIL", "bs4", "nbclient", "nbformat", "numba", "numpydoc", "safetensors", "sklearn",
-    "threadpoolctl", "torch", "yaml",
+    "PIL", "bs4", "docutils", "nbclient", "nbformat", "numba", "numpydoc", "safetensors",
+    "sklearn", "threadpoolctl", "torch", "yaml",
 }  # fmt: skip
 MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
 LEFT_OUT = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +85,22 @@ def visit(site: Path, browser):
     assert not faults
 
 
+SETTLED = """async figure => {
+    const board = figure.querySelector(".live-board");
+    const answer = figure.querySelector(".live-answer");
+    let told;
+    do {
+        told = answer.textContent;
+        for (const frame of [1, 2]) await new Promise(requestAnimationFrame);
+        await new Promise(done => setTimeout(done, 400));
+    } while (board.dataset.writing || !told || told !== answer.textContent);
+}"""
+
+
 def settled(page, name: str):
-    """Wait for the example to be written, the answer to be told; return the figure."""
+    """Wait for the example to be written and the answer to be told; return the figure."""
     figure = page.locator(FIGURES[name])
-    answer = figure.locator(".live-answer")
-    told = ""
-    while not told or told != answer.text_content():
-        told = answer.text_content()
-        time.sleep(0.5)
+    figure.evaluate(SETTLED)
     return figure
 
 

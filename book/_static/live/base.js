@@ -118,7 +118,7 @@
   function slider(label, { min, max, step = 1, value, show = number }, oninput) {
     const whole = element("label", { class: "live-slider" });
     element("span", { class: "live-label" }, whole).textContent = label;
-    const input = element("input", { type: "range", min, max, step, value }, whole);
+    const input = element("input", { type: "range", "aria-label": label, min, max, step, value }, whole);
     const shown = element("output", {}, whole);
     function tell() {
       shown.textContent = show(input.valueAsNumber);

@@ -102,6 +102,7 @@
 
     clear() {
       cancelAnimationFrame(this.writing);
+      delete this.canvas.dataset.writing;
       this.example = false;
       this.context.clearRect(0, 0, SIDE, SIDE);
       this.tell();
@@ -114,6 +115,7 @@
     write(digit) {
       this.clear();
       this.example = true;
+      this.canvas.dataset.writing = digit;
       const pieces = DIGITS[digit].flatMap((stroke) => stroke.slice(1).map((p, k) => [stroke[k], p]));
       const lengths = pieces.map(([[x, y], [u, v]]) => Math.hypot(u - x, v - y));
       const total = lengths.reduce((a, b) => a + b), start = performance.now();
@@ -126,6 +128,7 @@
           this.line(...pieces[k++].map(scale));
         }
         if (k < pieces.length) this.writing = requestAnimationFrame(step);
+        else delete this.canvas.dataset.writing;
       };
       step();
     }
