@@ -2,23 +2,25 @@
 
 It is called with random and with nasty arguments, and its answers are compared with those of
 another function that does the same in a plainer, slower way. Where all your answers are those of a
-mistake that others have made before you, ``check`` says which. The exercises are listed in
-``exercises_learning.py`` and its neighbours, a file for each part of the book: to look there before
-you have tried is to read the solution.
+mistake that others have made before you, ``check`` says which. The exercises are listed in the
+folder ``answers``, a file for a few chapters each: look there before you have tried, and you have
+read the solution.
 """
 
 import importlib
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
-PARTS = "learning", "networks", "convolution", "layers", "mnist", "fast", "files"
+PARTS = (
+    "learning", "networks", "convolution", "layers", "regularization", "mnist", "fast", "files",
+)  # fmt: skip
 SEED = 20
 Rng = np.random.Generator
 Case = tuple  # what kind of call it is, in words; then the arguments
@@ -75,7 +77,7 @@ class Report:
 @cache
 def exercises() -> dict[str, tuple[Task, ...]]:
     """Return label → the functions to write, of all exercises that ``check`` knows."""
-    parts = (importlib.import_module(f"exercises_{part}").EXERCISES for part in PARTS)
+    parts = (importlib.import_module(f"answers.{part}").EXERCISES for part in PARTS)
     return {label: tasks for part in parts for label, tasks in part.items()}
 
 
@@ -134,16 +136,19 @@ def examine(task: Task, mine: Callable, seed: int = SEED) -> Report:
     """Try a function on all calls, and compare it with the listed mistakes if it fails."""
     report = Report()
     theirs = outcomes(task, task.reference, seed)
-    found = outcomes(task, mine, seed)
-    kept = calls(task, seed)
-    for (kind, *args), yours, expected in zip(kept, found, theirs, strict=True):
+    found = list(outcomes(task, mine, seed))
+    tried = zip(calls(task, seed), found, theirs, strict=True)
+    for (kind, *args), yours, expected in tried:
         problem = complaint(yours, expected, task.tolerance)
         (report.wrong if problem else report.right)[kind] += 1
         if problem:
             given = ", ".join(map(show, args))
             words = f"{task.reference.__name__}({given}) {problem}"
             report.failures.append((weight(args), words))
-    report.unwritten = all(yours == Outcome() for yours in found)
+    report.unwritten = all(
+        yours.answer is None and not yours.error and not yours.changed
+        for yours in found
+    )
     if report.failures and not report.unwritten:
         alike = partial(same_outcomes, found, tolerance=task.tolerance)
         named = (
@@ -155,15 +160,14 @@ def examine(task: Task, mine: Callable, seed: int = SEED) -> Report:
     return report
 
 
-def calls(task: Task, seed: int) -> list[Case]:
+def calls(task: Task, seed: int) -> Iterator[Case]:
     """Return the calls to try, with arguments that nobody has touched."""
-    return list(task.cases(np.random.default_rng(seed)))
+    return task.cases(np.random.default_rng(seed))
 
 
-def outcomes(task: Task, function: Callable, seed: int) -> list[Outcome]:
-    """Call a function with all the arguments."""
+def outcomes(task: Task, function: Callable, seed: int) -> Iterator[Outcome]:
+    """Call a function with all the arguments, one call after the other."""
     names = list(inspect.signature(task.reference).parameters)
-    found = []
     for (_, *args), (_, *before) in zip(
         calls(task, seed), calls(task, seed), strict=True
     ):
@@ -177,8 +181,7 @@ def outcomes(task: Task, function: Callable, seed: int) -> list[Outcome]:
             error = f"{type(err).__name__}: {err}"
         changed = zip(names, args, before, strict=False)
         changed = tuple(name for name, a, b in changed if not untouched(a, b))
-        found.append(Outcome(answer, error, changed, also))
-    return found
+        yield Outcome(answer, error, changed, also)
 
 
 def untouched(a: object, b: object) -> bool:
@@ -190,7 +193,9 @@ def untouched(a: object, b: object) -> bool:
     return True
 
 
-def same_outcomes(mine: list[Outcome], theirs: list[Outcome], tolerance: float) -> bool:
+def same_outcomes(
+    mine: Iterable[Outcome], theirs: Iterable[Outcome], tolerance: float
+) -> bool:
     """Return whether two functions have done the same in all calls."""
     return all(
         a.error.partition(":")[0] == b.error.partition(":")[0]
@@ -268,8 +273,6 @@ def arrays(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
     whole = mine.dtype.kind in "iu" and theirs.dtype.kind in "iu"
     if mine.dtype != theirs.dtype and not whole:
         return f"gives an array of dtype {mine.dtype}, expected {theirs.dtype}"
-    if theirs.dtype == np.float32:
-        tolerance = max(tolerance, 2e-5)
     wrong = np.argwhere(~close(mine, theirs, tolerance))
     if not len(wrong):
         return ""
@@ -285,6 +288,8 @@ def close(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> np.ndarray:
     if theirs.dtype.kind not in "fc":
         return mine == theirs
     finite = np.abs(theirs[np.isfinite(theirs)])
+    if theirs.dtype == np.float32:
+        tolerance = max(tolerance, 2e-5)
     limit = tolerance * max(finite.max(initial=0), 1e-300)
     with np.errstate(all="ignore"):
         near = np.abs(mine - theirs) <= limit
@@ -302,7 +307,8 @@ def kind_of(value: object) -> str:
         case np.ndarray():
             return f"an array of shape {value.shape}"
         case list() | tuple():
-            return f"a {type(value).__name__} of {len(value)}"
+            name = type(value).__name__
+            return f"a {name} of {len(value)}" if value else f"an empty {name}"
         case str():
             return value
         case bool() | np.bool():

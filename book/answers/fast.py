@@ -121,14 +121,11 @@ OFFSETS = {
         C, f_h, f_w, R, Q, s, 1, N
     ),
     "N is missing": lambda *args: offsets(*args[:-1], 1),
-    "the columns are not sorted by phase: the stride is forgotten": offsets_by(
+    "the columns are not sorted by their phase": offsets_by(
         lambda mu, h, w, R, Q, s, N: ((mu * R + h) * s * Q + w) * N
     ),
     "phase and column are exchanged": offsets_by(
         lambda mu, h, w, R, Q, s, N: (((mu * R + h) * s + w // s) * Q + w % s) * N
-    ),
-    "the phases lie inside the columns": offsets_by(
-        lambda mu, h, w, R, Q, s, N: (((mu * R + h) * Q + w // s) * s + w % s) * N
     ),
     "a and c are exchanged in the order of the taps": offsets_by(
         right_offset, (0, 2, 1)

@@ -8,7 +8,8 @@ from itertools import product
 
 import numpy as np
 from exercises import Case, Rng, Task
-from exercises_convolution import SAME, conv_arrays, correlation, same, turned
+
+from answers.convolution import SAME, conv_arrays, correlation, same, turned
 
 # --- 18 Two architectures ---
 

@@ -42,9 +42,6 @@ BILINEAR = {
     "dq and dr are in each other's place": after(
         bilinear_backward, lambda d, *_: (d[1], d[0], d[2])
     ),
-    "dA comes first, not last": after(
-        bilinear_backward, lambda d, *_: (d[2], d[0], d[1])
-    ),
     "dA is not summed over the images": after(
         bilinear_backward,
         lambda d, dz, q, r, A: (*d[:2], np.einsum("nv,nm,nk->nvmk", dz, q, r)),
@@ -208,9 +205,6 @@ RESCALED = {
     "the size of the weights is used, not that of the outputs": rescaled_by(
         lambda z, W, q: np.sqrt(np.mean(W**2))
     ),
-    "the mean of the outputs is made one, not their mean square": rescaled_by(
-        lambda z, W, q: np.mean(np.maximum(z, 0))
-    ),
 }
 
 
@@ -337,9 +331,6 @@ RUNNING = {
         np.convolve(losses, np.ones(window) / window, "valid")
         if window <= len(losses)
         else np.zeros(0)
-    ),
-    "it is the sum, not the mean": lambda losses, window: np.array(
-        [np.sum(losses[max(0, t + 1 - window) : t + 1]) for t in range(len(losses))]
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What the exercises of chapters 10 to 13 ask for: the answers are here. Try first.
+"""What the exercises of chapters 10 to 12 ask for: the answers are here. Try first.
 
 For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
 """
@@ -258,6 +258,11 @@ def pieces_cases(rng: Rng) -> Iterator[Case]:
     yield "float32", *(a.astype(np.float32) for a in arrays), 2
 
 
+def turned(a):
+    """Turn filters by 180 degrees."""
+    return a[:, :, ::-1, ::-1]
+
+
 PIECES = {
     "the last piece, a smaller one, is left out": lambda x, W, b, most: correlation(
         x[: len(x) // most * most], W, b
@@ -285,112 +290,9 @@ PIECES = {
 }
 
 
-# --- 13 The convolutional layer ---
-
-
-def four(padding) -> tuple[int, ...]:
-    """Return padding as (top, bottom, left, right)."""
-    if isinstance(padding, int):
-        return (padding,) * 4
-    return tuple(np.repeat(padding, 4 // len(padding)).tolist())
-
-
-def by_correlations_backward(dz, x, W, stride, padding, dilation, input_gradient):
-    """Follow every product of the forward sum to the two numbers in it."""
-    top, bottom, left, right = four(padding)
-    xbar = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    dxbar, dW = np.zeros_like(xbar), np.zeros_like(W)
-    for nu, mu, a, c, i, j in np.ndindex(*W.shape, *dz.shape[2:]):
-        h, w = stride * i + dilation * a, stride * j + dilation * c
-        dxbar[:, mu, h, w] += W[nu, mu, a, c] * dz[:, nu, i, j]
-        dW[nu, mu, a, c] += (dz[:, nu, i, j] * xbar[:, mu, h, w]).sum()
-    H, width = x.shape[2:]
-    dx = dxbar[:, :, top : top + H, left : left + width]
-    return dx if input_gradient else None, dW, dz.sum(axis=(0, 2, 3))
-
-
-def fifth_cases(rng: Rng) -> Iterator[Case]:
-    """Yield dz, x, W, stride, padding, dilation, input_gradient."""
-    settings = (
-        ("stride 1", 5, 1, 0, 1), ("padding", 4, 1, 1, 1), ("a stride", 5, 2, 0, 1),
-        ("a remainder", 6, 2, 0, 1), ("a remainder", 6, 3, 1, 1), ("dilation", 7, 1, 0, 2),
-        ("all of it", 8, 2, 2, 3), ("padding by side", 6, 2, (1, 0, 2, 1), 1),
-        ("padding by axis", 6, 1, (0, 2), 1),
-    )  # fmt: skip
-    for kind, H, s, p, d in settings:
-        for wanted in (True, False):
-            x, W, b = conv_arrays(rng, 2, 2, H, H + 1, 3, 3, 2)
-            shape = correlation(x, W, b, s, four(p), d).shape
-            dz = rng.integers(-9, 10, shape).astype(float)
-            yield kind if wanted else "without dx", dz, x, W, s, p, d, wanted
-    x, W, _ = conv_arrays(rng, 1, 1, 1, 1, 1, 1, 1)
-    yield "one of each", np.array([[[[2.0]]]]), x, W, 1, 0, 1, True
-
-
-def fifth_with(change: Callable) -> Callable:
-    """Return the three gradients with a change of them."""
-    right = by_correlations_backward
-    return lambda *args: change(*right(*args), *args)
-
-
-def turned(a):
-    """Turn filters by 180 degrees."""
-    return a[:, :, ::-1, ::-1]
-
-
-def dx_with(dz, x, W, stride, padding, dilation, wanted):
-    """Return dx alone."""
-    args = stride, padding, dilation, wanted
-    return by_correlations_backward(dz, x, W, *args)[0]
-
-
-def dW_kept(dz, x, W, s, p, d):
-    """Correlate x̄, its last r rows and columns included, with dz, spread by s; thin out by d."""
-    top, bottom, left, right = four(p)
-    xbar = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    spread = np.zeros((*dz.shape[:2], *(s * (n - 1) + 1 for n in dz.shape[2:])))
-    spread[:, :, ::s, ::s] = dz
-    swapped = xbar.swapaxes(0, 1), spread.swapaxes(0, 1), np.zeros(dz.shape[1])
-    return correlation(*swapped).swapaxes(0, 1)[:, :, ::d, ::d]
-
-
-FIFTH = {
-    "dx is computed though nobody asks for it": lambda *args: by_correlations_backward(
-        *args[:-1], True
-    ),
-    "the filter is not turned": fifth_with(
-        lambda dx, dW, db, dz, x, W, *rest: (dx_with(dz, x, turned(W), *rest), dW, db)
-    ),
-    "dW is turned": fifth_with(lambda dx, dW, db, *_: (dx, turned(dW), db)),
-    "db is the mean over the images, not the sum": fifth_with(
-        lambda dx, dW, db, dz, *_: (dx, dW, db / len(dz))
-    ),
-    "dW is the mean over the images, not the sum": fifth_with(
-        lambda dx, dW, db, dz, *_: (dx, dW / len(dz), db)
-    ),
-    "dx and dW are in each other's place": fifth_with(
-        lambda dx, dW, db, *_: (dW, dx, db)
-    ),
-    "the three are never computed without dx: None in their place": fifth_with(
-        lambda dx, dW, db, *_: None if dx is None else (dx, dW, db)
-    ),
-    "without dx there are two results, not three": fifth_with(
-        lambda dx, dW, db, *_: (dW, db) if dx is None else (dx, dW, db)
-    ),
-    "you kept the r trailing rows of x̄: dW is too large": fifth_with(
-        lambda dx, dW, db, dz, x, W, s, p, d, wanted: (
-            dx,
-            dW_kept(dz, x, W, s, p, d),
-            db,
-        )
-    ),
-}
-
-
 EXERCISES = {
     "ex-correlation-same": (Task(same, same_cases, SAME),),
     "ex-correlation-view": (Task(row_windows, row_cases, ROW, also=is_view),),
     "ex-conv-unread": (Task(unread, unread_cases, UNREAD),),
     "ex-im2col-pieces": (Task(in_pieces, pieces_cases, PIECES),),
-    "ex-conv-fifth": (Task(by_correlations_backward, fifth_cases, FIFTH),),
 }

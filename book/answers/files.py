@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from exercises import Case, Rng, Task, after
-from exercises_learning import idx_bytes, idx_cases, idx_with
+
+from answers.learning import idx_bytes, idx_cases, idx_with
 
 # --- 27 Files that may lie ---
 
@@ -169,21 +170,7 @@ BATCH = {
     "an epoch's last batch belongs to the next": batch_by(lambda t, n: t // n),
     "the images are not shuffled": batch_by(order=lambda N, seed, k: np.arange(N)),
     "what is shuffled already is shuffled again": batch_by(order=reshuffled),
-    "each step shuffles anew": lambda N, size, seed, t: batch_by(lambda _, n: t - 1)(
-        N, size, seed, t
-    ),
-    "the whole epoch is returned, not a batch of it": lambda N, size, seed, t: (
-        batch_by(place=lambda t, n: 0)(N, size, seed, t)
-        if size >= N
-        else np.concatenate(
-            [
-                batch_of(
-                    N, size, seed, (t - 1) // -(-N // size) * -(-N // size) + k + 1
-                )
-                for k in range(-(-N // size))
-            ]
-        )
-    ),
+    "each step shuffles anew": batch_by(lambda t, n: t - 1),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the exercises of chapters 13 to 17 ask for: the answers are here. Try first.
+"""What the exercises of chapters 15 to 17 ask for: the answers are here. Try first.
 
 For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
 """
@@ -9,136 +9,6 @@ from itertools import combinations
 
 import numpy as np
 from exercises import Case, Rng, Task, after
-from exercises_convolution import conv_arrays, correlation, turned
-
-
-def grouped(x, W, b, groups):
-    """Compute filter by filter, each with the channels of its group."""
-    C, C_out = W.shape[1], len(W)
-    z = []
-    for nu in range(C_out):
-        first = nu // (C_out // groups) * C
-        channels = x[:, first : first + C]
-        z.append(correlation(channels, W[nu : nu + 1], b[nu : nu + 1]))
-    return np.concatenate(z, axis=1)
-
-
-def grouped_cases(rng: Rng) -> Iterator[Case]:
-    """Yield x, W, b, groups."""
-    sizes = (
-        (1, 2, 1),
-        (2, 1, 2),
-        (2, 3, 2),
-        (3, 2, 1),
-        (4, 1, 1),
-        (2, 2, 2),
-        (3, 3, 2),
-    )
-    for groups, C, filters in sizes:
-        kind = "one group" if groups == 1 else f"{groups} groups"
-        kind = "a channel for each filter" if C == filters == 1 else kind
-        _, W, b = conv_arrays(rng, 1, C, 1, 1, groups * filters, 3, 2)
-        x = rng.integers(-9, 10, (2, groups * C, 5, 4)).astype(float)
-        yield kind, x, W, b, groups
-    yield "float32", *(a.astype(np.float32) for a in (x, W, b)), groups
-
-
-def grouped_by(channels: Callable) -> Callable:
-    """Return a function in which filter ν of group g of the groups sees other channels."""
-
-    def z(x, W, b, groups):
-        C, size = W.shape[1], len(W) // groups
-        parts = []
-        for nu in range(len(W)):
-            seen = [channels(k, nu // size, nu % size, C, groups) for k in range(C)]
-            part = slice(nu, nu + 1)
-            parts.append(correlation(x[:, np.mod(seen, x.shape[1])], W[part], b[part]))
-        return np.concatenate(parts, axis=1)
-
-    return z
-
-
-GROUPED = {
-    "all filters see the first group's channels": grouped_by(lambda k, g, n, C, G: k),
-    "the channels are dealt in turn, not cut into blocks": grouped_by(
-        lambda k, g, n, C, G: k * G + g
-    ),
-    "the groups see each other's channels, in the opposite order": grouped_by(
-        lambda k, g, n, C, G: (G - 1 - g) * C + k
-    ),
-    "the bias is missing": lambda x, W, b, groups: grouped(x, W, 0 * b, groups),
-    "the filter is turned": lambda x, W, b, groups: grouped(x, turned(W), b, groups),
-    "the groups are added, not put side by side": lambda x, W, b, groups: sum(
-        np.split(grouped(x, W, b, groups), groups, axis=1)
-    ),
-    "only the first group is returned": after(
-        grouped, lambda z, x, W, b, groups: z[:, : len(W) // groups]
-    ),
-}
-
-
-# --- 14 Pooling ---
-
-
-def soft(x, beta):
-    """Compute window by window, with a sum that does not round."""
-    m, y = x.shape[1], []
-    for row in x.tolist():
-        top = max(row)
-        total = math.fsum(math.exp(beta * (score - top)) for score in row)
-        y.append(top + math.log(total / m) / beta)
-    return np.array(y)
-
-
-def soft_shares(x, beta):
-    """Compute window by window."""
-    e = [[math.exp(beta * (score - max(row))) for score in row] for row in x.tolist()]
-    return np.array([[score / math.fsum(row) for score in row] for row in e])
-
-
-def soft_cases(rng: Rng) -> Iterator[Case]:
-    """Yield x and β."""
-    for shape in ((1, 4), (6, 4), (3, 9), (4, 4)):
-        for beta in (0.5, 1.0, 3.0):
-            yield "ordinary numbers", rng.standard_normal(shape), beta
-    yield "windows of one number", rng.standard_normal((3, 1)), 2.0
-    yield "ties", rng.integers(0, 3, (6, 4)).astype(float), 2.0
-    yield "a large β", rng.standard_normal((3, 4)), 1e4
-    yield "a small β", rng.standard_normal((3, 4)), 0.01
-    yield "large numbers", 1e4 * rng.standard_normal((3, 4)), 1.5
-
-
-SOFT = {
-    "1/m is missing in the mean": after(
-        soft, lambda y, x, beta: y + np.log(x.shape[1]) / beta
-    ),
-    "1/β is missing": after(soft, lambda y, x, beta: y * beta),
-    "β is missing in the exponent": lambda x, beta: soft(x, 1.0) / beta,
-    "β is missing altogether": lambda x, beta: soft(x, 1.0),
-    "exp overflows: the largest number is not subtracted before": lambda x, beta: (
-        np.log(np.mean(np.exp(beta * x), axis=1)) / beta
-    ),
-    "the windows are taken down the columns": lambda x, beta: soft(x.T, beta),
-    "it is the maximum": lambda x, beta: x.max(axis=1),
-    "it is the mean": lambda x, beta: x.mean(axis=1),
-}
-SHARES = {
-    "β is missing in the exponent": lambda x, beta: soft_shares(x, 1.0),
-    "the shares are multiplied by β": after(soft_shares, lambda p, x, beta: p * beta),
-    "the shares are divided by β": after(soft_shares, lambda p, x, beta: p / beta),
-    "the largest takes all": lambda x, beta: np.eye(x.shape[1])[x.argmax(axis=1)],
-    "each share is 1/m": lambda x, beta: np.full(x.shape, 1 / x.shape[1]),
-    "the shares of a column have sum one, not those of a row": lambda x, beta: (
-        soft_shares(x.T, beta).T.copy()
-    ),
-    "exp overflows: the largest number is not subtracted before": lambda x, beta: (
-        np.exp(beta * x) / np.exp(beta * x).sum(axis=1, keepdims=True)
-    ),
-    "the shares have the mean one, not the sum": after(
-        soft_shares, lambda p, x, beta: p * x.shape[1]
-    ),
-}
-
 
 # --- 15 Dropout and weight decay ---
 
@@ -360,11 +230,6 @@ GREEDY = {
 
 
 EXERCISES = {
-    "ex-conv-groups": (Task(grouped, grouped_cases, GROUPED),),
-    "ex-pool-soft": (
-        Task(soft, soft_cases, SOFT),
-        Task(soft_shares, soft_cases, SHARES),
-    ),
     "ex-reg-cap": (Task(max_norm, max_norm_cases, CAP),),
     "ex-reg-fold": (Task(fold, fold_cases, FOLD),),
     "ex-checks-greedy": (Task(greedy, greedy_cases, GREEDY),),

@@ -67,7 +67,7 @@ def tempered(z, y, T):
         J += (max(scores) + math.log(sum(e)) - scores[y[n]]) / N
         for k in range(K):
             dz[n, k] = (e[k] / sum(e) - (k == y[n])) / (N * T)
-    return J, dz
+    return z.dtype.type(J), dz
 
 
 def tempered_cases(rng: Rng) -> Iterator[Case]:
@@ -160,7 +160,7 @@ def kink_cases(rng: Rng) -> Iterator[Case]:
         yield "a kink just within the step", f, theta
         theta = at + np.array([0.05, 0.2, -0.05, 3])
         if f.at == f.at:
-            yield "another h and limit", f, theta, 0.1, 0.5
+            yield "another h and limit", f, theta, 0.1, 0.2
 
 
 def kinks_by(test: Callable, index: Callable = lambda k, shape: k) -> Callable:
@@ -243,11 +243,13 @@ def direction_cases(rng: Rng) -> Iterator[Case]:
                 theta = rng.standard_normal(shape)
                 kind = "a right gradient" if factor == 1 else "a multiple of it"
                 name = f"f, with a gradient {factor} times as large"
-                yield kind, Slope(name, f, off), theta, factor * df(theta), rng
+                own = np.random.default_rng(len(theta))
+                yield kind, Slope(name, f, off), theta, factor * df(theta), own
     theta = rng.standard_normal((2, 5))
     wrong = np.cos(theta)
     wrong[1, 3] += 1
-    yield "one entry wrong", Slope("f", np.sin, UNEQUAL), theta, wrong, rng
+    own = np.random.default_rng(5)
+    yield "one entry wrong", Slope("f", np.sin, UNEQUAL), theta, wrong, own
 
 
 def direction_call(function: Callable, f, theta, dtheta, rng):
