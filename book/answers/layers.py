@@ -44,7 +44,7 @@ def fifth_cases(rng: Rng) -> Iterator[Case]:
         ("padding by axis", 6, 1, (0, 2), 1),
     )  # fmt: skip
     for kind, H, s, p, d in settings:
-        for wanted in (True, False):
+        for wanted in (True, False)[: 1 + (s == 2)]:
             x, W, b = conv_arrays(rng, 2, 2, H, H + 1, 3, 3, 2)
             shape = correlation(x, W, b, s, four(p), d).shape
             dz = rng.integers(-9, 10, shape).astype(float)
