@@ -9,6 +9,7 @@ read the solution.
 
 import importlib
 import inspect
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ PARTS = (
     "learning", "networks", "convolution", "layers", "regularization", "mnist", "fast", "files",
 )  # fmt: skip
 SEED = 20
+SHOWN = 12  # numbers of an array, at most; half as many of an answer
 Rng = np.random.Generator
 Case = tuple  # what kind of call it is, in words; then the arguments
 
@@ -92,7 +94,8 @@ def check(label: str, *mine: Callable) -> bool:
         return False
     reports = [examine(task, f) for task, f in zip(tasks, mine, strict=True)]
     for name, report in zip(names, reports, strict=True):
-        print("\n".join(lines(name, report)))
+        for line in lines(name, report):
+            print(textwrap.fill(line, 88, subsequent_indent="    "))
     return not any(report.failures for report in reports)
 
 
@@ -104,13 +107,16 @@ def lines(name: str, report: Report) -> Iterator[str]:
     right, wrong = report.right, report.wrong
     tried = right + wrong
     if not report.failures:
-        yield f"✓ {name} is right in all {tried.total()} calls ({', '.join(tried)})."
+        yield f"✓ {name} is right in all {tried.total()} calls: {'; '.join(tried)}."
         return
     yield f"✗ {name} is right in {right.total()} of {tried.total()} calls."
-    failing = (f"{kind} ({n} of {tried[kind]})" for kind, n in wrong.items())
-    yield f"  Not right: {', '.join(failing)}."
+    failing = (
+        kind + f" ({n} of {tried[kind]})" * (right[kind] > 0)
+        for kind, n in wrong.items()
+    )
+    yield f"  Not right: {'; '.join(failing)}."
     if passing := [kind for kind in right if not wrong[kind]]:
-        yield f"  Right: {', '.join(passing)}."
+        yield f"  Right: {'; '.join(passing)}."
     yield f"  {min(report.failures, key=lambda f: f[0])[1]}"
     if report.mistake:
         yield f"  The likely mistake: {report.mistake}."
@@ -242,7 +248,11 @@ def difference(mine: object, theirs: object, tolerance: float = 1e-9) -> str:
                 difference(a, b, tolerance) for a, b in zip(mine, theirs, strict=True)
             )
         case dict():
-            alike = mine == theirs
+            if not isinstance(mine, dict):
+                return other
+            alike = mine.keys() == theirs.keys() and not any(
+                difference(mine[key], value, tolerance) for key, value in theirs.items()
+            )
         case bool() | np.bool() | str() | bytes() | None:
             if type(mine) is not type(theirs):
                 return other
@@ -276,7 +286,7 @@ def arrays(mine: np.ndarray, theirs: np.ndarray, tolerance: float) -> str:
     wrong = np.argwhere(~close(mine, theirs, tolerance))
     if not len(wrong):
         return ""
-    if theirs.size <= 12:
+    if theirs.size <= SHOWN / 2:
         return f"gives {show(mine)}, expected {show(theirs)}"
     place = tuple(map(int, wrong[0]))
     numbers = f"{show(mine[place])} at {list(place)}, expected {show(theirs[place])}"
@@ -323,10 +333,10 @@ def kind_of(value: object) -> str:
 def show(value: object) -> str:
     """Return a value as one would type it, on one line; of a large array its shape."""
     match value:
-        case np.ndarray() if value.size > 12:
+        case np.ndarray() if value.size > SHOWN:
             return f"<{value.dtype}, shape {value.shape}>"
         case np.ndarray():
-            text = np.array2string(value, separator=", ", precision=6)
+            text = np.array2string(value, separator=", ", precision=4)
             return " ".join(text.split())
         case float() | np.floating():
             return f"{value:.9g}"

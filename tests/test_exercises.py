@@ -134,11 +134,13 @@ def test_the_solution_passes(label: str, capsys):
     own = {node.name for node in solution(label) if isinstance(node, ast.FunctionDef)}
     mine = [space[task.reference.__name__] for task in EXERCISES[label]]
     assert {f.__name__ for f in mine} <= own
-    start = time.process_time()
     right = check(label, *mine)
-    assert right, capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert right, out
+    assert out.count("✓") == len(mine)
+    start = time.process_time()  # the first time, loops were compiled
+    check(label, *mine)
     assert time.process_time() - start < 2
-    assert capsys.readouterr().out.count("✓") == len(mine)
 
 
 # --- Mistakes ---
@@ -318,21 +320,25 @@ def test_the_smallest_call_that_fails_is_shown(capsys):
     [
         (lambda H, f, s, d: "none", "gives none, expected an empty list"),
         (lambda H, f, s, d: 3, "gives the whole number 3, expected an empty list"),
-        (lambda H, f, s, d: [] if H == 1 else 1 // 0, "raises ZeroDivisionError: "),
+        (
+            lambda H, f, s, d: [] if H == 1 else 1 // 0,
+            "raises ZeroDivisionError: integer",
+        ),
         (lambda H: [], "raises TypeError: "),
         (lambda H, f, s, d: exit(3), "raises SystemExit: 3"),
         (lambda H, f, s, d: [0.5], "gives [0.5], expected []"),
     ],
 )
 def test_types_and_errors_are_reported(mine: Callable, words: str, capsys):
-    assert words in said(capsys, mine)
+    assert words in " ".join(said(capsys, mine).split())
 
 
 def test_arrays_are_reported(capsys):
     right = solved("ex-reg-cap")["max_norm"]
 
     def out(change):
-        return said(capsys, lambda W, c: change(W, right(W, c)), label="ex-reg-cap")
+        text = said(capsys, lambda W, c: change(W, right(W, c)), label="ex-reg-cap")
+        return " ".join(text.split())
 
     assert "gives an array of shape (1, 1, 1), expected (1, 1)" in out(
         lambda W, a: a[None]

@@ -184,7 +184,7 @@ def fitting(H, span, s):
 
 
 UNREAD = {
-    "the r trailing pixels count as read where a further window would read them": (
+    "windows that no longer fit count too, and read some of the r trailing pixels": (
         unread_by(lambda H, span, s: H)
     ),
     "the dilation is forgotten": lambda H, f, s, d: unread(H, f, s, 1),
