@@ -37,7 +37,8 @@ class Task:
     reference : callable
         What is right; its name and its arguments are those that the exercise asks for.
     cases : callable
-        Yields the calls to try, given a random generator: the same calls for the same seed.
+        Yields the calls to try, given a random generator: the same calls for the same seed,
+        each with arrays of its own.
     mistakes : dict
         What a mistake is in words, and a function that makes it.
     tolerance : float

@@ -96,8 +96,8 @@ def row_cases(rng: Rng) -> Iterator[Case]:
         kind = (
             "a row of its own" if step == 1 else f"every {step}. pixel of a longer row"
         )
-        yield kind, long[150 : 150 + step * span : step], f, s, d
-        yield kind, long[150 : 150 + step * (span + 7) : step], f, s, d
+        for n in (span, span + 7):
+            yield kind, long.copy()[150 : 150 + step * n : step], f, s, d
     yield "a row read backwards", long[200:150:-1], 3, 2, 2
     yield "float32", long.astype(np.float32)[150:160], 3, 1, 2
 

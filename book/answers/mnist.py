@@ -185,7 +185,7 @@ def per_class_cases(rng: Rng) -> Iterator[Case]:
         yield "few images", rng.integers(0, 3, (K, K))
     C = rng.integers(1, 9, (4, 4))
     C[2] = 0
-    yield "a label without images", C
+    yield "a label without images", C.copy()
     yield "a class that is never the answer", C.T.copy()
     yield "no images at all", np.zeros((3, 3), int)
     yield "all right", np.diag([3, 1, 4])
@@ -235,11 +235,11 @@ def shift_cases(rng: Rng) -> Iterator[Case]:
     """Yield images and their steps."""
     for N, C, H, W in ((1, 1, 3, 4), (4, 2, 5, 3), (6, 1, 4, 4)):
         x = rng.integers(1, 9, (N, C, H, W)).astype(float)
-        yield "down and right", x, rng.integers(0, 3, N), rng.integers(0, 3, N)
-        yield "up and left", x, -rng.integers(0, 3, N), -rng.integers(1, 3, N)
-        yield "all directions", x, *rng.integers(-2, 3, (2, N))
-    yield "no step", x, np.zeros(N, int), np.zeros(N, int)
-    yield "steps out of the picture", x, *(7 * rng.integers(-1, 2, (2, N)))
+        yield "down and right", x.copy(), *rng.integers(0, 3, (2, N))
+        yield "up and left", x.copy(), *-rng.integers(0, 3, (2, N))
+        yield "all directions", x.copy(), *rng.integers(-2, 3, (2, N))
+    yield "no step", x.copy(), np.zeros(N, int), np.zeros(N, int)
+    yield "steps out of the picture", x.copy(), *(7 * rng.integers(-1, 2, (2, N)))
     yield "one pixel", np.ones((3, 1, 1, 1)), np.array([0, 1, 0]), np.array([0, 0, -1])
     yield "float32", x.astype(np.float32), *rng.integers(-2, 3, (2, N))
 

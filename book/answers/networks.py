@@ -176,8 +176,8 @@ def rescaled_cases(rng: Rng) -> Iterator[Case]:
     yield "one weight", np.array([[0.5]]), np.array([[3.0]])
     for M_out, M_in, N in ((2, 3, 4), (5, 2, 3), (4, 4, 4), (1, 6, 9)):
         W, q = rng.standard_normal((M_out, M_in)), rng.standard_normal((N, M_in))
-        yield "ordinary sizes", W, q
-        yield "large weights", 1e4 * W, q
+        yield "ordinary sizes", W.copy(), q.copy()
+        yield "large weights", 1e4 * W, q.copy()
         yield "small weights, inputs that are positive", 1e-6 * W, abs(q) + 1
     W, q = rng.standard_normal((5, 3)), rng.random((4, 3))
     yield "float32", W.astype(np.float32), q.astype(np.float32)

@@ -28,9 +28,9 @@ def max_norm_cases(rng: Rng) -> Iterator[Case]:
     for shape in ((1, 4), (5, 3), (4, 4), (3, 7)):
         W = rng.standard_normal(shape)
         lengths = np.linalg.norm(W, axis=1)
-        yield "all rows too long", W, float(lengths.min() / 2)
-        yield "no row too long", W, float(lengths.max() * 2)
-        yield "some rows too long", W, float(np.median(lengths))
+        yield "all rows too long", W.copy(), float(lengths.min() / 2)
+        yield "no row too long", W.copy(), float(lengths.max() * 2)
+        yield "some rows too long", W.copy(), float(np.median(lengths))
     yield "a row of zeros", np.array([[0.0, 0, 0], [3, 0, 4]]), 1.0
     yield "large weights", 1e6 * rng.standard_normal((3, 4)), 3.0
     yield "float32", rng.standard_normal((3, 4)).astype(np.float32), 1.5
@@ -96,10 +96,11 @@ def fold_cases(rng: Rng) -> Iterator[Case]:
         b, gamma, beta, m = rng.standard_normal((4, M_out))
         W, v = rng.standard_normal((M_out, M_in)), rng.random(M_out)
         kind = "one unit or one input" if 1 in W.shape else "ordinary sizes"
-        yield kind, W, b, gamma, beta, m, v, 1e-5
-        yield "a large ε", W, b, gamma, beta, m, v, 0.5
-        yield "a variance of 0", W, b, gamma, beta, m, 0 * v, 0.1
-        yield "a negative γ", W, b, -abs(gamma), beta, m, v, 1e-3
+        layers = W, b, gamma, beta, m, v
+        yield kind, *map(np.copy, layers), 1e-5
+        yield "a large ε", *map(np.copy, layers), 0.5
+        yield "a variance of 0", *map(np.copy, layers[:5]), 0 * v, 0.1
+        yield "a negative γ", W.copy(), b.copy(), -abs(gamma), beta, m, v, 1e-3
 
 
 def fold_by(
