@@ -57,7 +57,7 @@ def rest_cases(rng: Rng) -> Iterator[Case]:
     yield "nobody declined", *answers(rng, 1, 3), 0.0
     yield "a share just below in float64: 0.29 · 100", *answers(rng, 100, 3), 0.29
     P, y = answers(rng, 10, 3)
-    yield "all right", P, P.argmax(axis=1), 0.2
+    yield "all right", P.copy(), P.argmax(axis=1), 0.2
     yield "all wrong", P, (P.argmax(axis=1) + 1) % 3, 0.2
 
 
