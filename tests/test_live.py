@@ -217,10 +217,11 @@ def test_scores_are_the_package_s(visit, record_property):
 
 def test_ink_becomes_the_package_s_image(visit):
     page, rng = visit(FRONT), np.random.default_rng(22)
-    for H, W in [(40, 40), (61, 47), (20, 90), (1, 1), (13, 200)]:
-        ink = rng.random((H + 9, W + 5)) * (rng.random((H + 9, W + 5)) < 0.2)
-        ink[:3], ink[:, :2] = 0, 0
-        ink[5, 4] = 1
+    # half a pixel, of 40×25 and 3×8, goes to the even number
+    for H, W in [(40, 40), (61, 47), (40, 25), (3, 8), (20, 90), (13, 200)]:
+        ink = np.zeros((H + 9, W + 5))
+        ink[3 : 3 + H, 2 : 2 + W] = rng.random((H, W)) * (rng.random((H, W)) < 0.2)
+        ink[3, 2] = ink[2 + H, 1 + W] = 1
         steps = page.evaluate(
             "ink => { const s = CNN.asMnist(ink); return [Array.from(s.image.data), s.center]; }",
             {"shape": list(ink.shape), "data": ink.ravel().tolist()},
