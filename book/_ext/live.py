@@ -10,7 +10,6 @@ import base64
 import json
 import re
 from pathlib import Path
-from zlib import crc32
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -37,11 +36,9 @@ def scripts(body: str) -> list[Path]:
 def add_scripts(
     app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document
 ) -> None:
-    """Put a page's scripts behind its text: its figures are there, and nothing is drawn yet."""
+    """Put a page's scripts behind ``base.js``: they meet its figures before these are drawn."""
     for script in scripts(context.get("body", "")):
-        url = context["pathto"](f"_static/live/{script.name}", 1)
-        url += f"?v={crc32(script.read_bytes()):08x}"
-        context["body"] += f'<script src="{url}"></script>\n'
+        app.add_js_file(f"live/{script.name}", priority=900)
 
 
 def write_weights(app: Sphinx) -> None:

@@ -18,13 +18,20 @@
   };
 
   /**
-   * Call a function when the page has been read, or at once where an element is there already.
-   * @param {() => void} act
-   * @param {string} [id]
+   * Call a function with an element as soon as the page has it, before it is drawn; never without.
+   * @param {string} id
+   * @param {(found: HTMLElement) => void} act
    */
-  function ready(act, id = "") {
-    if (document.readyState !== "loading" || document.getElementById(id)) act();
-    else document.addEventListener("DOMContentLoaded", act, { once: true });
+  function arrival(id, act) {
+    const watch = new MutationObserver(look);
+    function look() {
+      const found = document.getElementById(id);
+      if (found || document.readyState !== "loading") watch.disconnect();
+      if (found) act(found);
+    }
+    watch.observe(document, { childList: true, subtree: true });
+    document.addEventListener("DOMContentLoaded", () => watch.disconnect(), { once: true });
+    look();
   }
 
   /**
@@ -34,9 +41,8 @@
    * @param {(body: HTMLElement) => void} build  fills the frame
    */
   function live(name, title, build) {
-    ready(() => {
-      const printed = document.getElementById(name);
-      if (!printed || printed.querySelector(":scope > .live")) return;
+    arrival(name, (printed) => {
+      if (printed.querySelector(":scope > .live")) return;
       const frame = element("div", { class: "live", role: "group", "aria-label": title });
       const head = element("div", { class: "live-head" }, frame);
       element("p", { class: "live-title" }, head).textContent = title;
@@ -59,7 +65,7 @@
         delete printed.dataset.live;
         throw error;
       }
-    }, name);
+    });
   }
 
   /**
@@ -172,6 +178,6 @@
   }
 
   window.CNN = Object.assign(window.CNN || {}, {
-    live, ready, load, element, svg, slider, button, number, colours,
+    live, load, element, svg, slider, button, number, colours,
   });
 })();
