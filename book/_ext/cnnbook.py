@@ -7,6 +7,7 @@
 - Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
+- Each chapter is also written as a notebook that reads as the page does (``reader``).
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
 - Of the theme's files, those that would ask the network for something are left out, and the maps
   that only its developers need.
@@ -237,4 +238,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", unbroken_numbers)
     app.connect("config-inited", without_thebe, priority=1)
     app.connect("build-finished", finish)
+    app.setup_extension("reader")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
