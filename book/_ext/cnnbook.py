@@ -4,7 +4,8 @@
   lines (``#| export``) and what it hands to the text (``glue``) are not shown.
 - A docstring is folded to its first line, and its equations have their numbers (``folding``).
 - A chapter says how many minutes it takes to read.
-- Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
+- Indices are generated, of equations (``equation-index``), modules (``module-index``) and runs
+  (``run-index``, in ``history``).
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
 - Each chapter is also written as a notebook that reads as the page does (``reader``).
@@ -239,4 +240,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", without_thebe, priority=1)
     app.connect("build-finished", finish)
     app.setup_extension("reader")
+    app.setup_extension("history")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
