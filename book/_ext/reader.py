@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import textwrap
+import urllib.parse
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ class Edition:
 
     def link(self, text: str, page: str, section: str = "") -> str:
         """Return a link to a chapter, or to a page where the site's address is known."""
-        fragment = "#" + section.replace(" ", "-") if section else ""
+        fragment = fragment_of(section) if section else ""
         if page in self.names:
             return f"[{text}]({page}.ipynb{fragment})"
         return f"[{text}]({self.site}/book/{page}.html)" if self.site else f"*{text}*"
@@ -288,7 +289,7 @@ class Writer:
                 page, section = edition.sections[target]
                 text = title or edition.number(kind, target)
                 if page == self.chapter.name:
-                    return f"[{text}](#{section.replace(' ', '-')})"
+                    return f"[{text}]({fragment_of(section)})"
                 return edition.link(text, page, section)
             case ["doc"]:
                 page = target.removeprefix("/").removeprefix("book/")
@@ -328,6 +329,9 @@ class Writer:
         entries = [self.edition.sources[key] for key in self.cited]
         entries.sort(key=lambda e: (authors(e).lower(), e.fields["year"]))
         texts = [e.text.render(backend) for e in style.format_entries(entries)]
+        texts = [
+            re.sub(r"\\([.()!-])", r"\1", text).replace("\n", " ") for text in texts
+        ]
         return "## References\n\n" + "\n".join(f"- {text}" for text in texts)
 
 
@@ -343,6 +347,11 @@ def places(chapters: list[Chapter]) -> Iterator[tuple[str, tuple[str, str]]]:
                 section = next((h for _, h in headings(line)), section)
                 if label := LABELLED.search(line):
                     yield label[1], (chapter.name, section)
+
+
+def fragment_of(section: str) -> str:
+    """Return the address of a section inside its notebook, as Jupyter makes it."""
+    return "#" + urllib.parse.quote(section.replace(" ", "-"))
 
 
 def glued(chapter: Chapter) -> dict:
