@@ -11,6 +11,7 @@ import sys
 import urllib.parse
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import lab
 import nbformat
@@ -145,7 +146,8 @@ def test_figures_are_on_white_and_as_wide_as_drawn(edition: Path, chapter: Chapt
             assert "scrapbook" not in output.get("metadata", {})
             if png := output.get("data", {}).get("image/png"):
                 picture = Image.open(io.BytesIO(base64.b64decode(png)))
-                assert picture.mode == "RGB", cell.id
+                assert picture.mode == "P", cell.id
+                assert "transparency" not in picture.info, cell.id
                 about = output.metadata["image/png"]
                 assert len(about["alt"]) > 20
                 assert about["width"] == round(picture.width * 0.6)
@@ -248,3 +250,36 @@ def test_the_lab_keeps_what_the_reader_changed(tmp_path: Path):
     (place / "a.ipynb").write_text("mine")
     assert lab.copy_missing(edition, place) == [place / "_static" / "b"]
     assert (place / "a.ipynb").read_text() == "mine"
+
+
+@pytest.mark.check
+@pytest.mark.parametrize(
+    ("address", "known"),
+    [
+        ("", ""),
+        ("https://github.com/executablebooks/jupyter-book", ""),
+        ("https://x/y/z/", "https://x/y/z"),
+    ],
+)
+def test_the_repository_is_the_one_configured(address: str, known: str):
+    """Jupyter Book names its own where the book names none."""
+    config = SimpleNamespace(html_theme_options={"repository_url": address})
+    assert reader.repository(SimpleNamespace(config=config)) == known
+
+
+@pytest.mark.check
+def test_the_buttons_of_a_page():
+    def shown(address: str) -> dict:
+        group = {"type": "group", "buttons": [{"label": "download-source-button"}]}
+        context = {"header_buttons": [group], "pathto": lambda page, _: f"../{page}"}
+        config = SimpleNamespace(html_theme_options={"repository_url": address})
+        app = SimpleNamespace(config=config)
+        reader.buttons(app, "book/04-dense", "page.html", context, None)
+        return {
+            b.get("text", "file"): b["url"]
+            for g in context["header_buttons"]
+            for b in g["buttons"]
+        }
+
+    assert shown("") == {"file": "../notebooks/04-dense.ipynb"}
+    assert list(shown("https://github.com/you/book")) == ["Colab", "Binder", "file"]

@@ -79,8 +79,7 @@ class Edition:
 
     def __init__(self, app: Sphinx) -> None:
         self.env, self.builder = app.env, app.builder
-        options = app.config.html_theme_options
-        self.repository = options.get("repository_url", "").rstrip("/")
+        self.repository = repository(app)
         self.site = app.config.html_baseurl.rstrip("/")
         self.chapters = read_all()
         self.names = {chapter.name for chapter in self.chapters}
@@ -261,7 +260,10 @@ class Writer:
 
     def inline(self, text: str) -> str:
         """Return Markdown without blocks of code: roles resolved, formulas numbered."""
-        tag = self.edition.number
+
+        def tag(kind: str, label: str) -> str:
+            return self.edition.number(kind, label)
+
         text = LABELLED.sub(
             lambda m: rf"\tag{{{tag('eq', m[1]).strip('()')}}}" + "\n$$", text
         )
@@ -412,7 +414,8 @@ def on_white(png: str) -> str:
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture)
     file = io.BytesIO()
-    ground.convert("RGB").save(file, "PNG", optimize=True)
+    few = ground.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -530,7 +533,7 @@ def buttons(app: Sphinx, page: str, template: str, context: dict, doctree) -> No
         if button.get("label") == "download-source-button":
             button["url"] = f"{context['pathto']('notebooks', 1)}/{name}.ipynb"
             button["tooltip"] = "Download this chapter as a notebook"
-    found = hosted(app.config.html_theme_options.get("repository_url", ""), name)
+    found = hosted(repository(app), name)
     links = [
         {
             "type": "link",
@@ -553,6 +556,12 @@ def buttons(app: Sphinx, page: str, template: str, context: dict, doctree) -> No
                 "label": "launch-buttons",
             },
         )
+
+
+def repository(app: Sphinx) -> str:
+    """Return the address that _config.yml gives the book's repository, or nothing."""
+    address = app.config.html_theme_options.get("repository_url", "").rstrip("/")
+    return "" if address.endswith("/jupyter-book") else address  # Jupyter Book's own
 
 
 def hosted(repository: str, name: str) -> list[tuple[str, str, str]]:
