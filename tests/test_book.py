@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +19,6 @@ from chapters import (
     tree,
     without_glue,
 )
-from conftest import ROOT
 
 PAGES = ["index", *(name for pages in contents().values() for name in pages)]
 PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.rst"))]
@@ -31,10 +26,6 @@ PAGES = [f"book/{name}" for name in PAGES]
 CHAPTERS = read_all()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
 NUMBER = re.compile(r"\{eq\}`[^`]*`|\(\d+\.\d+\)")
-BROWSER = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
-    None,
-)
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LOADING = {
     "script": "src",
@@ -54,35 +45,6 @@ VIEWS = [
     for size in SIZES
     if size == "phone" or not name.startswith("book/api/")
 ]
-
-
-def jupyter_book(out: Path, *options: str) -> subprocess.CompletedProcess:
-    """Build the book below ``out``; every warning is an error."""
-    command = [
-        Path(sys.executable).with_name("jupyter-book"),
-        "build",
-        ROOT,
-        "--path-output",
-        out,
-    ]
-    command += ["--all", "-W", "-n", "--keep-going", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def warnings(result: subprocess.CompletedProcess) -> str:
-    """Return a build's warnings, or where there are none the end of what it printed."""
-    lines = (result.stdout + result.stderr).splitlines()
-    found = [line for line in lines if "WARNING" in line or "ERROR" in line]
-    return "\n".join(found or lines[-30:])
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the book once and return the folder of its pages."""
-    out = tmp_path_factory.mktemp("site")
-    result = jupyter_book(out)
-    assert result.returncode == 0, warnings(result)
-    return out / "_build" / "html"
 
 
 def test_builds_without_a_warning(site):
@@ -196,22 +158,6 @@ def test_large_numbers_are_not_broken(site):
         assert not re.search(r"\d \d{3}\b", words), page
         found += len(re.findall(r"\d\N{NO-BREAK SPACE}\d{3}\b", words))
     assert found > 20
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Start Chromium, if there is one."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine: the pages are not tried in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=flags, timeout=0
-        )
-        yield chromium
-        chromium.close()
 
 
 def sideways(page) -> str:

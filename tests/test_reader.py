@@ -6,6 +6,7 @@ import ast
 import base64
 import io
 import json
+import os
 import re
 import sys
 import urllib.parse
@@ -17,10 +18,9 @@ import lab
 import nbformat
 import pytest
 from chapters import BOOK, Chapter, read_all, tree
-from conftest import ROOT
+from conftest import ROOT, jupyter_book, warnings
 from nbclient import NotebookClient
 from PIL import Image
-from test_book import jupyter_book, warnings
 
 sys.path.insert(0, str(BOOK / "_ext"))
 import history
@@ -44,7 +44,9 @@ LINK = re.compile(r"\]\(([\w.-]*?)(?:\.ipynb)?(#[^)]*)?\)")
 
 @pytest.fixture(scope="session")
 def edition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read the book once, as a build without pages, and return the folder of its notebooks."""
+    """Return the folder of the notebooks: built without pages, or beside those of CNN_SITE."""
+    if "CNN_SITE" in os.environ:
+        return Path(os.environ["CNN_SITE"]).resolve().parent / "notebooks"
     out = tmp_path_factory.mktemp("edition")
     result = jupyter_book(out, "--builder", "custom", "--custom-builder", "dummy")
     assert result.returncode == 0, warnings(result)
@@ -164,6 +166,9 @@ def test_code_is_that_of_the_book(edition: Path, chapter: Chapter):
             assert tree(shown[cell.id].source).body, cell.id
         for node in ast.walk(tree(shown[cell.id].source if cell.id in shown else "")):
             assert not (isinstance(node, ast.Name) and node.id == "glue"), cell.id
+    texts = "\n".join(c.source for c in shown.values() if c.cell_type == "markdown")
+    for block in re.findall(r"(?ms)^```python\n.*?^```", chapter.prose):
+        assert block in texts or "{eq}" in block, block
     counts = [c.execution_count for c in shown.values() if c.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
 
@@ -190,6 +195,11 @@ def test_what_a_chapter_imports_from_the_book_comes_along():
     files = reader.needed("from mistakes import DEMOS\nplt.style.use('book.mplstyle')")
     assert set(files) == {"mistakes.py", "checks.py", "_static/book.mplstyle"}
     assert "none" not in files["_static/book.mplstyle"]
+    answers = {f"answers/{path.name}" for path in (BOOK / "answers").glob("*.py")}
+    assert set(reader.needed("from exercises import check")) == {
+        "exercises.py",
+        *answers,
+    }
     (bench,) = reader.needed('Path("runs/bench.json")').values()
     assert json.loads(bench) == json.loads((BOOK / "runs/bench.json").read_text())
 

@@ -4,8 +4,13 @@
   lines (``#| export``) and what it hands to the text (``glue``) are not shown.
 - A docstring is folded to its first line, and its equations have their numbers (``folding``).
 - A chapter says how many minutes it takes to read.
+<<<<<<< HEAD
 - Indices are generated, of equations (``equation-index``), modules (``module-index``) and runs
   (``run-index``, in ``history``).
+=======
+- Figures that one can touch are attached to printed ones (``live``).
+- Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
+>>>>>>> main
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
 - Each chapter is also written as a notebook that reads as the page does (``reader``).
@@ -44,6 +49,7 @@ from chapters import (
 )
 from folding import visit_literal_block
 from ledger import Equation, Ledger
+from live import add_scripts, write_weights
 
 MATHJAX = "mathjax/tex-svg-full.js"
 
@@ -224,6 +230,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     copy = Path(app.outdir) / "_static" / MATHJAX
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found[0], copy)
+    write_weights(app)
     for unused in Path(app.outdir, "_static").rglob("*.map"):
         unused.unlink()
 
@@ -238,6 +245,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", docstring_roles)
     app.connect("doctree-resolved", unbroken_numbers)
     app.connect("config-inited", without_thebe, priority=1)
+    app.connect("html-page-context", add_scripts)
     app.connect("build-finished", finish)
     app.setup_extension("reader")
     app.setup_extension("history")

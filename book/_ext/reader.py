@@ -17,6 +17,7 @@ import shutil
 import textwrap
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,6 @@ from sphinx.errors import ExtensionError
 ROLE = re.compile(r"(?<!`)\{([a-z]+(?::[a-z]+)?)\}`([^`]+)`")
 FENCE = re.compile(r"(\s*)(`{3,}|:{3,})\{([\w:-]+)\}\s*(.*)")
 LABELLED = re.compile(r"\$\$[ ]*\(([\w:-]+)\)[ ]*$", re.MULTILINE)
-HELPERS = ("figures", "tiers", "checks", "mistakes", "redrawn")
 NOTES = {
     "note",
     "tip",
@@ -57,9 +57,13 @@ PACKAGE = "cnn-from-first-principles[notebooks]"
 UNPACK = """\
 # What this chapter takes from the book's folder. Nothing that is there already is changed.
 def unpack(files):
+    import base64
+    import zlib
     from pathlib import Path
 
     for name, text in files.items():
+        if isinstance(text, bytes):  # long ones are packed, and answers not to be read at once
+            text = zlib.decompress(base64.b85decode(text)).decode()
         if not Path(name).exists():
             Path(name).parent.mkdir(exist_ok=True)
             Path(name).write_text(text, "utf-8")
@@ -162,7 +166,8 @@ class Writer:
         source = NEEDED.format(remedy=remedy)
         if files := needed("\n".join(cell.text for cell in self.chapter.code)):
             lines = "".join(
-                f"    {name!r}: {text!r},\n" for name, text in files.items()
+                f"    {name!r}: {packed(name, text)!r},\n"
+                for name, text in files.items()
             )
             source = f"{UNPACK}unpack({{\n{lines}}})\n\n{source}"
         return code(
@@ -238,7 +243,7 @@ class Writer:
             number = (
                 self.edition.exercise(options["label"]) if options.get("label") else ""
             )
-            return f"#### Exercise {number} ({argument})\n\n{text}".replace("  ", " ")
+            return f"#### Exercise {number} ({argument})\n\n{text}"
         if name in ("solution-start", "solution"):
             self.solution = f"Solution of exercise {self.edition.exercise(argument)}"
             return text
@@ -368,7 +373,7 @@ def glued(chapter: Chapter) -> dict:
 
 def needed(source: str) -> dict[str, str]:
     """Return the files of the book's folder that code asks for, by name."""
-    texts = {f"{h}.py": (BOOK / f"{h}.py").read_text("utf-8") for h in HELPERS}
+    texts = {file.name: file.read_text("utf-8") for file in BOOK.glob("*.py")}
     files: dict[str, str] = {}
 
     def ask(text: str) -> None:
@@ -378,12 +383,22 @@ def needed(source: str) -> dict[str, str]:
                 ask(texts[f"{name}.py"])
 
     ask(source)
+    if "exercises.py" in files:
+        for file in sorted((BOOK / "answers").glob("*.py")):
+            files[f"answers/{file.name}"] = file.read_text("utf-8")
     if "book.mplstyle" in source:
         files["_static/book.mplstyle"] = style()
     for name in re.findall(r"runs/\w+\.json", source):
         stored = json.loads((BOOK / name).read_text("utf-8"))
         files[name] = json.dumps(stored, separators=(",", ":"))
     return files
+
+
+def packed(name: str, text: str) -> str | bytes:
+    """Return a file's text as the first cell has it: compressed where it is long, or answers."""
+    if len(text) < 8000 and not name.startswith("answers/"):
+        return text
+    return base64.b85encode(zlib.compress(text.encode(), 9))
 
 
 def style() -> str:
