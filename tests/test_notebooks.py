@@ -151,6 +151,13 @@ def test_exercises_of_several_kinds(chapter: Chapter):
         assert re.search(r"`\w+\([^`]*\)`", text), "no name and arguments to write"
 
 
+@each_chapter
+def test_no_letter_is_invisible(chapter: Chapter):
+    """A backslash that a program read as a bell or a tab leaves a formula that is none."""
+    for cell in chapter.cells:
+        assert not re.search(r"[\x00-\x08\x0b-\x1f]", cell.text), cell.where
+
+
 def test_every_solution_is_run():
     for chapter in CHAPTERS:
         solution = None
