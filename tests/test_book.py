@@ -94,7 +94,7 @@ def test_the_button_gives_the_readers_edition(site, chapter):
     (link,) = BeautifulSoup(page, "html.parser").select(".btn-download-source-button")
     file = (site / "book" / link["href"]).resolve()
     assert file == site.resolve() / "notebooks" / f"{chapter.name}.ipynb"
-    assert "{eq}`" not in file.read_text("utf-8")
+    assert "{glue:" not in file.read_text("utf-8")
 
 
 def test_all_chapters_come_as_one_zip(site):
