@@ -9,7 +9,7 @@ CHAPTER ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test fuzz run export check train bench replicate clean
+.PHONY: help book lab serve test fuzz run export check train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ book: $(READY) ## build the HTML book and print where it is
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@echo "The book: $(INDEX)"
 	@echo "Open it:  $$($(BIN)/python -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).resolve().as_uri())' $(INDEX))"
+
+lab: $(READY) ## open the chapters in JupyterLab: copies to change, in notebooks/
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab]'
+	@test -f _build/notebooks/index.ipynb || $(MAKE) --no-print-directory book
+	@$(BIN)/python book/tools/lab.py
+
+serve: $(READY) ## serve the pages, and show each change of the book at once
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve]'
+	@$(BIN)/python book/tools/serve.py
 
 test: $(READY) ## run all tests: every chapter, the package, the pages (CNN_TIER=full: train in full)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -72,6 +73,26 @@ def test_chapters_run_in_full_on_the_data_that_was_named(
     assert run.main(["--book", str(path.parent)]) == 0
     (cell,) = nbformat.read(path, as_version=4).cells
     assert cell.outputs[0].text == f"{Path.cwd() / 'a b'} {picked}\n"
+
+
+def test_a_run_is_recorded_and_a_second_one_changes_no_byte(
+    write_chapter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CNN_TIER", "seconds")
+    path = write_chapter(
+        "01-made-up", ("code", "from cnn.data import digits\ndigits().name")
+    )
+    assert run.main(["--book", str(path.parent)]) == 0
+    first = path.read_bytes()
+    record = nbformat.read(path, as_version=4).metadata["run"]
+    assert (record["data"], record["tier"]) == ("embedded digits", "seconds")
+    assert record["seconds"] > 0
+    assert platform.node() not in str(record)
+    assert run.main(["--book", str(path.parent)]) == 0
+    assert path.read_bytes() == first
+    monkeypatch.setenv("CNN_TIER", "minutes")
+    assert run.main(["--book", str(path.parent)]) == 0
+    assert path.read_bytes() != first
 
 
 def test_a_kernel_that_dies_is_told(write_chapter: Callable[..., Path]) -> None:

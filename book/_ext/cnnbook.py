@@ -4,10 +4,16 @@
   lines (``#| export``) and what it hands to the text (``glue``) are not shown.
 - A docstring is folded to its first line, and its equations have their numbers (``folding``).
 - A chapter says how many minutes it takes to read.
+<<<<<<< HEAD
+- Indices are generated, of equations (``equation-index``), modules (``module-index``) and runs
+  (``run-index``, in ``history``).
+=======
 - Figures that one can touch are attached to printed ones (``live``).
 - Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
+>>>>>>> main
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
+- Each chapter is also written as a notebook that reads as the page does (``reader``).
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
 - Of the theme's files, those that would ask the network for something are left out, and the maps
   that only its developers need.
@@ -241,4 +247,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", without_thebe, priority=1)
     app.connect("html-page-context", add_scripts)
     app.connect("build-finished", finish)
+    app.setup_extension("reader")
+    app.setup_extension("history")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,27 +3,34 @@
     python book/tools/run.py                    all chapters
     python book/tools/run.py 10-convolution…    the named ones
 
-A chapter that fails is left as it was; the message names the cell. A re-run of an unchanged
-deterministic chapter changes no byte. Where ``CNN_TIER`` does not say otherwise, chapters train
-in full.
+A chapter that fails is left as it was; the message names the cell. The metadata say when a chapter
+was run, for how long, on which data and with which versions. A re-run of an unchanged deterministic
+chapter changes no byte, of this record neither. Where ``CNN_TIER`` does not say otherwise, chapters
+train in full.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+from machine import machine
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat import NotebookNode
+
+from cnn.data import mnist_folder
 
 BOOK = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
+SHORT = ("date", "seconds")  # of a record, what differs from run to run
 FOREVER = 10**9  # seconds: a kernel that dies is noticed without
 
 
@@ -41,7 +48,7 @@ def execute(path: Path) -> None:
         resources=place,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
-    current = {}
+    current, start = {}, time.perf_counter()
     client.on_cell_start = lambda cell, cell_index: current.update(
         cell=cell.get("id", cell_index)
     )
@@ -52,10 +59,40 @@ def execute(path: Path) -> None:
             f"{path.name}, cell {current.get('cell')}:\n{error}"
         ) from error
     notebook.metadata.pop("language_info", None)
+    notebook.metadata["run"] = record(notebook, time.perf_counter() - start)
+    if same(notebook, nbformat.read(path, as_version=4)):
+        return
     nbformat.validate(notebook)
     beside = path.with_name(f".{path.name}.part")
     nbformat.write(notebook, beside)
     os.replace(beside, path)
+
+
+def record(notebook: NotebookNode, seconds: float) -> dict:
+    """Return what is worth knowing of a run: when, how long, on which data, with what."""
+    source = "\n".join(
+        cell.source for cell in notebook.cells if cell.cell_type == "code"
+    )
+    data = ""
+    if re.search(r"\b(load|mnist)\(", source):
+        data = "MNIST" if mnist_folder().is_dir() else "embedded digits"
+    elif re.search(r"\bdigits\(", source):
+        data = "embedded digits"
+    tier = os.environ.get("CNN_TIER") or "full"
+    return machine() | {"seconds": round(seconds, 1), "data": data, "tier": tier}
+
+
+def same(new: NotebookNode, old: NotebookNode) -> bool:
+    """Return whether a run has changed nothing but the time it took and the day."""
+    runs = [
+        {
+            key: value
+            for key, value in notebook.metadata.get("run", {}).items()
+            if key not in SHORT
+        }
+        for notebook in (new, old)
+    ]
+    return new.cells == old.cells and runs[0] == runs[1]
 
 
 def select(book: Path, names: list[str]) -> list[Path]:
