@@ -9,7 +9,7 @@ CHAPTER ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book test fuzz run export check train bench replicate clean
+.PHONY: help book pdf test fuzz run export check train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ book: $(READY) ## build the HTML book and print where it is
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 	@echo "The book: $(INDEX)"
 	@echo "Open it:  $$($(BIN)/python -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).resolve().as_uri())' $(INDEX))"
+
+pdf: book ## print the whole book to _build/book.pdf, with Chromium (some minutes)
+	@$(BIN)/python book/tools/pdf.py
 
 test: $(READY) ## run all tests: every chapter, the package, the pages (CNN_TIER=full: train in full)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder

@@ -10,6 +10,7 @@
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
 - Of the theme's files, those that would ask the network for something are left out, and the maps
   that only its developers need.
+- The finished pages are mended, and indexed for the search (``pages``).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from chapters import (
 )
 from folding import visit_literal_block
 from ledger import Equation, Ledger
+from pages import finish_pages
 
 MATHJAX = "mathjax/tex-svg-full.js"
 
@@ -209,7 +211,7 @@ def without_thebe(app: Sphinx, config) -> None:
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Copy MathJax out of the wheel sphinx-mathjax-offline into the site; delete source maps."""
+    """Copy MathJax out of its wheel into the site, delete source maps, finish the pages."""
     if exception or app.builder.format != "html":
         return
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -224,6 +226,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     shutil.copyfile(found[0], copy)
     for unused in Path(app.outdir, "_static").rglob("*.map"):
         unused.unlink()
+    names = [f"book/{name}" for part in contents().values() for name in part]
+    finish_pages(Path(app.outdir), ["book/index", *names], app.config.html_baseurl)
 
 
 def setup(app: Sphinx) -> dict:
