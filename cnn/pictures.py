@@ -217,18 +217,22 @@ def _gap(s: _Shape, t: _Shape) -> int:
     return max(across, s.top - t.bottom, t.top - s.bottom)
 
 
-def _one_digit(shapes: list[_Shape], labels: np.ndarray) -> list[_Shape]:
+def _one_digit(
+    shapes: list[_Shape], labels: np.ndarray, halves: bool = False
+) -> list[_Shape]:
     """Return the shapes that make up the only digit."""
     for frame in shapes:
         inside = _inside(shapes, frame)
         if inside and _is_frame(labels, frame):
-            return _one_digit(inside, labels)
+            return _one_digit(inside, labels, halves)
     tall = max(s.bottom - s.top for s in shapes)
     digits: list[list[_Shape]] = []
     for s in shapes:
         if s.bottom - s.top >= 0.6 * tall:
             parts = [d for d in digits if any(_gap(s, t) < GAP * tall for t in d)]
             digits = [d for d in digits if d not in parts] + [sum(parts, [s])]
+    if halves and len(digits) == 2 and _are_halves(*digits):
+        digits = [sum(digits, [])]
     if len(digits) > 1:
         raise ValueError(
             f"more than one digit: {len(digits)} shapes of like height stand apart; "
@@ -237,6 +241,22 @@ def _one_digit(shapes: list[_Shape], labels: np.ndarray) -> list[_Shape]:
     least = 0.1 * max(s.size for s in digits[0])
     near = [s for s in shapes if any(_gap(s, t) < NEAR * tall for t in digits[0])]
     return [s for s in near if s.size >= least]
+
+
+def _around(shapes: list[_Shape]) -> _Shape:
+    """Return the box around shapes."""
+    _, top, left, bottom, right = zip(*shapes, strict=True)
+    return _Shape(0, min(top), min(left), max(bottom), max(right))
+
+
+def _are_halves(one: list[_Shape], other: list[_Shape]) -> bool:
+    """Return whether two shapes are broad, one above the other, and together not tall."""
+    a, b, both = map(_around, (one, other, one + other))
+    stacked = max(a.left, b.left) < min(a.right, b.right)
+    limits = (a, 1.2), (b, 1.2), (both, 2.1)
+    return stacked and all(
+        s.bottom - s.top <= k * (s.right - s.left) for s, k in limits
+    )
 
 
 def _inside(shapes: list[_Shape], frame: _Shape) -> list[_Shape]:
@@ -262,23 +282,34 @@ def _is_frame(labels: np.ndarray, s: _Shape) -> bool:
 def find_digit(grey: np.ndarray) -> np.ndarray:
     """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
-    dark = _dark(grey)
     try:
-        try:
-            shapes = _shapes(_dark(_without_lines(grey)), tight=False)
-        except ValueError:  # nothing stands free; but does anything stand out?
-            _strokes(dark, tight=False)
-            shapes = _shapes(dark, tight=True)
-        return _digit(*shapes)
+        return _find(grey, 0.2)
     except ValueError:
         with suppress(ValueError):
-            return _bold(1 - dark)
+            return _find(grey, 0.05)
+        with suppress(ValueError):
+            return _bold(1 - _dark(grey))
+        with suppress(ValueError):
+            return _find(grey, 0.2, halves=True)
         raise
 
 
-def _digit(found: np.ndarray, labels: np.ndarray, shapes: list[_Shape]) -> np.ndarray:
+def _find(grey: np.ndarray, least: float, halves: bool = False) -> np.ndarray:
+    """Find a digit whose parts are joined by ink of at least this strength."""
+    try:
+        shapes = _shapes(_dark(_without_lines(grey)), False, least)
+    except ValueError:  # nothing stands free; but does anything stand out?
+        dark = _dark(grey)
+        _strokes(dark, tight=False)
+        shapes = _shapes(dark, True, least)
+    return _digit(*shapes, halves)
+
+
+def _digit(
+    found: np.ndarray, labels: np.ndarray, shapes: list[_Shape], halves: bool = False
+) -> np.ndarray:
     """Return the ink of the only digit among shapes."""
-    kept = np.isin(labels, [s.number for s in _one_digit(shapes, labels)])
+    kept = np.isin(labels, [s.number for s in _one_digit(shapes, labels, halves)])
     rows, columns = (
         np.arange(n) * k // n for n, k in zip(found.shape, kept.shape, strict=True)
     )
@@ -302,11 +333,11 @@ def _bold(dark: np.ndarray) -> np.ndarray:
     return _digit(found, labels, [digit])
 
 
-def _shapes(grey: np.ndarray, tight: bool) -> _Found:
+def _shapes(grey: np.ndarray, tight: bool, least: float = 0.2) -> _Found:
     """Return the ink, the numbers of its shapes on a small copy, and the shapes."""
     found = _strokes(grey, tight)
     small = _smaller(found, 200)
-    labels = _label(_slide(small > 0.2, 3, np.maximum))
+    labels = _label(_slide(small > least, 3, np.maximum))
     outer = labels.copy()
     outer[2:-2, 2:-2] = 0
     shapes = []

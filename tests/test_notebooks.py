@@ -144,7 +144,9 @@ def test_every_solution_is_run():
                 solution = []
             elif "{solution-end}" in cell.text:
                 code = "\n".join(solution)
-                assert re.search(r"\bassert\b|check_gradient\(|print\(|show\(", code), cell.where
+                assert re.search(r"\bassert\b|check_gradient\(|print\(|show\(", code), (
+                    cell.where
+                )
                 solution = None
             elif solution is not None and cell.kind == "code":
                 solution.append(cell.source)

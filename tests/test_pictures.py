@@ -385,6 +385,28 @@ def test_two_digits_are_said_to_be_two(k: int, gap: float, stacked: bool) -> Non
         find_digit(page((first, 10, 40), (second, *place)))
 
 
+def test_a_faint_stroke_joins_the_parts_of_a_digit() -> None:
+    """A 1 that is faint in the middle, where the edge of a shadow crosses it."""
+    ink = np.zeros((240, 320))
+    ink[60:180, 150:170] = 1
+    ink[105:135] *= 0.13
+    found = find_digit(0.9 - 0.75 * ink)
+    np.testing.assert_allclose(found.any(axis=1), ink.any(axis=1))
+
+
+@pytest.mark.parametrize("cropped", [False, True])
+def test_a_zero_without_its_sides_is_one_digit(cropped: bool) -> None:
+    """Black and white pictures lose what is pale."""
+    zero = Image.new("L", (200, 240), 255)
+    pen = ImageDraw.Draw(zero)
+    pen.arc((50, 50, 150, 200), -160, -20, fill=0, width=18)
+    pen.arc((50, 50, 150, 200), 20, 160, fill=0, width=18)
+    grey = np.asarray(zero) / 255
+    if cropped:
+        grey = 1 - box(1 - grey)
+    np.testing.assert_allclose(find_digit(grey).sum(), (1 - grey).sum(), rtol=0.01)
+
+
 @pytest.mark.parametrize("cropped", [False, True])
 def test_a_broken_stroke_is_one_digit(cropped: bool) -> None:
     """A 5 whose bar is detached, and a 4 whose stem does not meet the rest."""
