@@ -351,7 +351,7 @@ def test_print_is_light_and_whole(site, browser):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") in (
         "rgb(255, 255, 255)"
     )
-    lost = """() => [...document.querySelectorAll("article pre, article .admonition p")].filter(e =>
+    lost = """() => [...document.querySelectorAll("article pre, article div.admonition p")].filter(e =>
         e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().height < 5)
         .map(e => e.outerHTML.slice(0, 200))"""
     assert not page.evaluate(lost)

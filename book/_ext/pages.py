@@ -152,7 +152,8 @@ class Sections(HTMLParser):
 
 def spoken(formula: str) -> str:
     """Return a formula as one would type it: ``dW`` for the gradient with respect to W."""
-    formula = re.sub(r"\\(?:begin|end)\{\w+\*?\}|&|\\\\", " ", formula)
+    formula = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", formula)
+    formula = re.sub(r"\\(?:begin|end)\{\w+\*?\}|\\q+uad|&|\\\\", " ", formula)
     formula = re.sub(
         r"\\(?:mathrm|mathbf|mathcal|text|operatorname|bar|hat|tilde)\b", "", formula
     )

@@ -2,6 +2,9 @@
 (() => {
   "use strict";
 
+  // The letters are made ready while the page is still being read, so that no line jumps.
+  for (const style of ["", "italic ", "600 "]) document.fonts.load(`${style}1em "Book Serif"`);
+
   /** Open a dialog with a figure's picture; a click changes between fitting and full size. */
   function enlarge(image, caption) {
     const dialog = document.createElement("dialog");

@@ -91,7 +91,7 @@
       const section = index.sections[n];
       score *= (hits.get(n) / asked.length) ** 3 * together(section, query);
       if (ASIDE.test(section.page)) score *= 0.5;
-      score *= 1 - 0.005 * Math.min(section.place, 40); // first things first
+      score *= 1 - 0.001 * Math.min(section.place, 40); // first things first
       if (LATER.test(section.title)) score *= 0.6;
       return { ...section, score };
     });
