@@ -1,4 +1,4 @@
-"""What the tests share: no limit in seconds, where things are, notebooks made up for a test."""
+"""What the tests share: no limit in seconds, the built pages, notebooks made up for a test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import ast
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,11 @@ settings.register_profile(
 )
 settings.load_profile("no clock")
 
+BROWSER = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
+    None,
+)
+
 # What computes longest, first: so several workers end together.
 LONGEST = (
     "test_book",
@@ -47,15 +56,15 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.partition(".")[0])
-    folders = ROOT / "tests", ROOT / "book", ROOT / "book" / "tools"
+    folders = [ROOT / place for place in ("tests", "book", "book/tools", "book/_ext")]
     near = [folder / f"{name}.py" for name in found for folder in folders]
     return found.union(*(imports(file) for file in near if file.is_file()))
 
 
 # A test file is left out where what it compares with, or builds with, is not installed.
 OPTIONAL = {
-    "PIL", "bs4", "nbclient", "nbformat", "numba", "numpydoc", "safetensors", "sklearn",
-    "threadpoolctl", "torch", "yaml",
+    "PIL", "bs4", "docutils", "nbclient", "nbformat", "numba", "numpydoc", "safetensors",
+    "sklearn", "threadpoolctl", "torch", "yaml",
 }  # fmt: skip
 MISSING = {name for name in OPTIONAL if importlib.util.find_spec(name) is None}
 LEFT_OUT = {
@@ -130,3 +139,71 @@ def write_chapter(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def jupyter_book(out: Path, *options: str) -> subprocess.CompletedProcess:
+    """Build the book below ``out``; every warning is an error."""
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        ROOT,
+        "--path-output",
+        out,
+    ]
+    command += ["--all", "-W", "-n", "--keep-going", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def warnings(result: subprocess.CompletedProcess) -> str:
+    """Return a build's warnings, or where there are none the end of what it printed."""
+    lines = (result.stdout + result.stderr).splitlines()
+    found = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    return "\n".join(found or lines[-30:])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the book once, for all workers, or take it from CNN_SITE; return its folder."""
+    if "CNN_SITE" in os.environ:
+        return Path(os.environ["CNN_SITE"]).resolve()
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out, done = shared / "site", shared / "site-done"
+    try:
+        out.mkdir()
+    except FileExistsError:  # another worker builds it
+        while not done.exists():
+            time.sleep(0.5)
+    else:
+        build(out, done)
+    assert not done.read_text("utf-8"), done.read_text("utf-8")
+    return out / "_build" / "html"
+
+
+def build(out: Path, done: Path) -> None:
+    """Build the book below ``out``; ``done`` then holds its warnings, if any."""
+    problems = "the build was stopped"
+    try:
+        result = jupyter_book(out)
+        problems = warnings(result) if result.returncode else ""
+    finally:
+        part = done.with_suffix(".part")
+        part.write_text(problems, "utf-8")
+        part.replace(done)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Start Chromium, if there is one."""
+    if BROWSER is None:
+        pytest.skip("no Chromium on this machine: the pages are not tried in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(
+            executable_path=BROWSER, args=flags, timeout=0
+        )
+        yield chromium
+        chromium.close()

@@ -6,7 +6,7 @@ Exported from book/29-pictures.ipynb: edit the chapter and run `make export`.
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -151,16 +151,13 @@ def _flat(grey: np.ndarray, tight: bool) -> tuple[np.ndarray, int]:
     """Return a picture's contrast, with a margin all around, and the margin's width."""
     small = _smaller(grey, 100)
     w = 1 + 2 * (max(small.shape) * 9 // 40)
+    # white paper around a tight crop, more of the same around any other picture
+    margin: dict[str, Any] = {"constant_values": 1} if tight else {"mode": "edge"}
     for _ in range(3):
-        thick = _thickest(_contrast(_with_margin(small, w, tight), w))
+        thick = _thickest(_contrast(np.pad(small, w, **margin), w))
         w = min(w, 1 + 2 * ((3 * thick + 2) // 4))
     w = 1 + 2 * round(w * max(grey.shape) / max(small.shape) / 2)
-    return _contrast(_with_margin(grey, w, tight), w), w
-
-
-def _with_margin(grey: np.ndarray, w: int, tight: bool) -> np.ndarray:
-    """Put white paper around a tight crop, more of the same around any other picture."""
-    return np.pad(grey, w, constant_values=1) if tight else np.pad(grey, w, mode="edge")
+    return _contrast(np.pad(grey, w, **margin), w), w
 
 
 def _thickest(contrast: np.ndarray) -> int:
@@ -176,11 +173,9 @@ def _thickest(contrast: np.ndarray) -> int:
 def _label(mask: np.ndarray) -> np.ndarray:
     """Number the connected shapes of a mask (H, W); 0 is where it is False."""
     labels = np.where(mask, 1 + np.arange(mask.size).reshape(mask.shape), 0)
-    while True:
-        agreed = _agree(_agree(labels).T).T
-        if np.array_equal(agreed, labels):
-            return labels
+    while not np.array_equal(labels, agreed := _agree(_agree(labels).T).T):
         labels = agreed
+    return labels
 
 
 def _agree(labels: np.ndarray) -> np.ndarray:
@@ -217,9 +212,7 @@ def _gap(s: _Shape, t: _Shape) -> int:
     return max(across, s.top - t.bottom, t.top - s.bottom)
 
 
-def _one_digit(
-    shapes: list[_Shape], labels: np.ndarray, halves: bool = False
-) -> list[_Shape]:
+def _one_digit(shapes: list[_Shape], labels: np.ndarray, halves: bool) -> list[_Shape]:
     """Return the shapes that make up the only digit."""
     for frame in shapes:
         inside = _inside(shapes, frame)
@@ -283,33 +276,30 @@ def find_digit(grey: np.ndarray) -> np.ndarray:
     """Find the ink of the one digit in a picture, (H, W), from 0 to 1."""
     check_picture("grey", grey)
     try:
-        return _find(grey, 0.2)
+        return _find(grey, 0.2, False)
     except ValueError:
         with suppress(ValueError):
-            return _find(grey, 0.05)
+            return _find(grey, 0.05, False)
         with suppress(ValueError):
-            return _bold(1 - _dark(grey))
+            return _bold(grey)
         with suppress(ValueError):
-            return _find(grey, 0.2, halves=True)
+            return _find(grey, 0.2, True)
         raise
 
 
-def _find(grey: np.ndarray, least: float, halves: bool = False) -> np.ndarray:
+def _find(grey: np.ndarray, least: float, halves: bool) -> np.ndarray:
     """Find a digit whose parts are joined by ink of at least this strength."""
     try:
-        shapes = _shapes(_dark(_without_lines(grey)), False, least)
+        found, labels, shapes = _shapes(_dark(_without_lines(grey)), False, least)
     except ValueError:  # nothing stands free; but does anything stand out?
-        dark = _dark(grey)
-        _strokes(dark, tight=False)
-        shapes = _shapes(dark, True, least)
-    return _digit(*shapes, halves)
+        _strokes(_dark(grey), tight=False)
+        found, labels, shapes = _shapes(_dark(grey), True, least)
+    return _kept(found, labels, _one_digit(shapes, labels, halves))
 
 
-def _digit(
-    found: np.ndarray, labels: np.ndarray, shapes: list[_Shape], halves: bool = False
-) -> np.ndarray:
-    """Return the ink of the only digit among shapes."""
-    kept = np.isin(labels, [s.number for s in _one_digit(shapes, labels, halves)])
+def _kept(found: np.ndarray, labels: np.ndarray, shapes: list[_Shape]) -> np.ndarray:
+    """Return the ink of some of the shapes."""
+    kept = np.isin(labels, [s.number for s in shapes])
     rows, columns = (
         np.arange(n) * k // n for n, k in zip(found.shape, kept.shape, strict=True)
     )
@@ -322,15 +312,15 @@ def _strokes(grey: np.ndarray, tight: bool) -> np.ndarray:
     return ink_on_ground(1 - contrast)[w:-w, w:-w]
 
 
-def _bold(dark: np.ndarray) -> np.ndarray:
-    """Find a digit in one shape that fills its picture, if its ink may be dark."""
+def _bold(grey: np.ndarray) -> np.ndarray:
+    """Find a digit in one shape that fills its picture, if its ink may be the other."""
+    dark = 1 - _dark(grey)
     found, labels, shapes = _shapes(dark, tight=True)
-    digit, *others = _one_digit(shapes, labels)
+    digit, *others = _one_digit(shapes, labels, False)
     sides = digit.bottom - digit.top, digit.right - digit.left
-    fills = not others and min(np.divide(sides, labels.shape)) > 0.9
-    if not fills or _is_dark(1 - dark, 1.5):
+    if others or min(np.divide(sides, labels.shape)) < 0.9 or _is_dark(1 - dark, 1.5):
         raise ValueError("no shape fills the picture")
-    return _digit(found, labels, [digit])
+    return _kept(found, labels, [digit])
 
 
 def _shapes(grey: np.ndarray, tight: bool, least: float = 0.2) -> _Found:
@@ -352,11 +342,7 @@ def _shapes(grey: np.ndarray, tight: bool, least: float = 0.2) -> _Found:
 
 
 def read_digit(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read the digit in a picture file as an image of MNIST's form, (1, 1, 28, 28).
-
-    Raises ValueError, naming the path, for a file that is no picture and for a picture
-    that doesn't show one digit.
-    """
+    """Read the one digit in a picture file as an image of MNIST's form, (1, 1, 28, 28)."""
     grey = read_picture(path)
     try:
         return as_mnist(find_digit(grey))

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pdf
@@ -24,8 +19,8 @@ from chapters import (
     tree,
     without_glue,
 )
-from conftest import ROOT
-from visits import FLAGS, SIZES, go, new_page, settle, visit
+from conftest import jupyter_book, warnings
+from visits import SIZES, go, new_page, settle, visit
 
 PAGES = ["index", *(name for pages in contents().values() for name in pages)]
 PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.rst"))]
@@ -33,10 +28,6 @@ PAGES = [f"book/{name}" for name in PAGES]
 CHAPTERS = read_all()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
 NUMBER = re.compile(r"\{eq\}`[^`]*`|\(\d+\.\d+\)")
-BROWSER = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
-    None,
-)
 LOADING = {
     "script": "src",
     "link": "href",
@@ -57,41 +48,10 @@ VIEWS = [
 ]
 
 
-def jupyter_book(out: Path, *options: str) -> subprocess.CompletedProcess:
-    """Build the book below ``out``; every warning is an error."""
-    command = [
-        Path(sys.executable).with_name("jupyter-book"),
-        "build",
-        ROOT,
-        "--path-output",
-        out,
-    ]
-    command += ["--all", "-W", "-n", "--keep-going", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def warnings(result: subprocess.CompletedProcess) -> str:
-    """Return a build's warnings, or where there are none the end of what it printed."""
-    lines = (result.stdout + result.stderr).splitlines()
-    found = [line for line in lines if "WARNING" in line or "ERROR" in line]
-    return "\n".join(found or lines[-30:])
-
-
 @pytest.mark.check
 def test_every_reference_has_its_target(tmp_path):
     result = jupyter_book(tmp_path, "--builder", "custom", "--custom-builder", "dummy")
     assert result.returncode == 0, warnings(result)
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the book once and return the folder of its pages; or take those in CNN_SITE."""
-    if "CNN_SITE" in os.environ:
-        return Path(os.environ["CNN_SITE"]).resolve()
-    out = tmp_path_factory.mktemp("site")
-    result = jupyter_book(out)
-    assert result.returncode == 0, warnings(result)
-    return out / "_build" / "html"
 
 
 def test_builds_without_a_warning(site):
@@ -186,21 +146,6 @@ def test_large_numbers_are_not_broken(site):
         assert not re.search(r"\d \d{3}\b", words), page
         found += len(re.findall(r"\d\N{NO-BREAK SPACE}\d{3}\b", words))
     assert found > 20
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Start Chromium, if there is one."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine: the pages are not tried in a browser")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=FLAGS, timeout=0
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize(("name", "size"), VIEWS)

@@ -4,6 +4,7 @@
   lines (``#| export``) and what it hands to the text (``glue``) are not shown.
 - A docstring is folded to its first line, and its equations have their numbers (``folding``).
 - A chapter says how many minutes it takes to read.
+- Figures that one can touch are attached to printed ones (``live``).
 - Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
@@ -43,6 +44,7 @@ from chapters import (
 )
 from folding import visit_literal_block
 from ledger import Equation, Ledger
+from live import add_scripts, write_weights
 from pages import finish_pages
 
 MATHJAX = "mathjax/tex-svg-full.js"
@@ -224,6 +226,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     copy = Path(app.outdir) / "_static" / MATHJAX
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found[0], copy)
+    write_weights(app)
     for unused in Path(app.outdir, "_static").rglob("*.map"):
         unused.unlink()
     names = [f"book/{name}" for part in contents().values() for name in part]
@@ -240,5 +243,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", docstring_roles)
     app.connect("doctree-resolved", unbroken_numbers)
     app.connect("config-inited", without_thebe, priority=1)
+    app.connect("html-page-context", add_scripts)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

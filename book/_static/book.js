@@ -90,7 +90,7 @@
       return;
     const way = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
     const free = document.activeElement?.matches("body, main, a, h1, h2, h3");
-    if (!way || !free || document.activeElement.closest("dialog, [data-live]")) return;
+    if (!way || !free || document.activeElement.closest("dialog, .live")) return;
     const link = document.querySelector(`link[rel=${way}]`);
     if (link) location.href = link.href;
   }

@@ -1,0 +1,292 @@
+"""What the exercises of chapters 23 to 26 ask for: the answers are here. Try first.
+
+For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+from exercises import Case, Rng, Task, after
+
+# --- 23 Bands ---
+
+
+def correlate(x, w):
+    """Add up pixel by pixel."""
+    (H, W), (f_h, f_w) = x.shape, w.shape
+    z = np.zeros((H - f_h + 1, W - f_w + 1), np.result_type(x, w))
+    for i, j, a, c in np.ndindex(*z.shape, f_h, f_w):
+        z[i, j] += x[i + a, j + c] * w[a, c]
+    return z
+
+
+def correlate_cases(rng: Rng) -> Iterator[Case]:
+    """Yield x and w."""
+    sizes = (
+        (1, 1, 1, 1),
+        (3, 3, 3, 3),
+        (5, 5, 3, 3),
+        (4, 7, 2, 4),
+        (6, 9, 1, 5),
+        (8, 6, 8, 1),
+    )
+    for H, W, f_h, f_w in (*sizes, (9, 4, 5, 2)):
+        kind = "a square filter" if f_h == f_w > 1 else "other filters"
+        kind = "one pixel" if H == 1 else "one window" if (f_h, f_w) == (H, W) else kind
+        x, w = rng.integers(-9, 10, (H, W)), rng.integers(-9, 10, (f_h, f_w))
+        yield kind, x, w
+        yield "floating-point numbers", rng.standard_normal((H, W)), w.astype(float)
+    x = rng.integers(-9, 10, (7, 12))[::-1, ::2]
+    yield "not in order in memory", x, rng.integers(-9, 10, (2, 3)).T
+    yield "float32", *(rng.standard_normal((n, n)).astype(np.float32) for n in (5, 2))
+
+
+def strips(x, w, tap: Callable):
+    """Sum over the taps, each with the number of w that ``tap`` names."""
+    (H, W), (f_h, f_w) = x.shape, w.shape
+    z = np.zeros((H - f_h + 1, W - f_w + 1), np.result_type(x, w))
+    for a, c in np.ndindex(f_h, f_w):
+        z += x[a : a + H - f_h + 1, c : c + W - f_w + 1] * tap(a, c)
+    return z
+
+
+CORRELATE = {
+    "the filter is turned": lambda x, w: correlate(x, w[::-1, ::-1]),
+    "the result is transposed: (w_out, h_out)": lambda x, w: correlate(x, w).T,
+    "the filter is read column by column": lambda x, w: correlate(
+        x, w.T.reshape(w.shape)
+    ),
+    "one row of output is missing": lambda x, w: correlate(x, w)[:-1],
+    "one column of output is missing": lambda x, w: correlate(x, w)[:, :-1],
+    "the filter's rows are in the opposite order": lambda x, w: correlate(x, w[::-1]),
+    "the filter's columns are in the opposite order": lambda x, w: correlate(
+        x, w[:, ::-1]
+    ),
+    "only the filter's first row is used": lambda x, w: strips(
+        x, w, lambda a, c: w[a, c] * (a == 0)
+    ),
+    "the result is one long row": lambda x, w: correlate(x, w).ravel(),
+    "the result has axes for channels and images too": lambda x, w: correlate(x, w)[
+        None, None
+    ],
+}
+
+
+# --- 24 Compiled loops ---
+
+
+def offsets(C, f_h, f_w, R, Q, s, d, N):
+    """Ask NumPy where in X the pixel of a tap lies."""
+    taps = product(range(C), range(f_h), range(f_w))
+    places = ((mu, d * a, d * c % s, d * c // s, 0) for mu, a, c in taps)
+    return [int(np.ravel_multi_index(k, (C, R, s, Q, N))) for k in places]
+
+
+def offset_cases(rng: Rng) -> Iterator[Case]:
+    """Yield sizes that a layer may have."""
+    yield "one of each", 1, 1, 1, 1, 1, 1, 1, 1
+    for s, d in product((1, 2, 3), (1, 2, 3)):
+        for C, f_h, f_w, N in ((1, 2, 3, 1), (2, 3, 2, 4), (3, 1, 4, 2)):
+            R, Q = d * (f_h - 1) + 1 + s, d * (f_w - 1) // s + 4
+            kind = (
+                "stride and dilation"
+                if s > 1 < d
+                else "dilation"
+                if d > 1
+                else "stride"
+            )
+            yield "no stride" if s == d == 1 else kind, C, f_h, f_w, R, Q, s, d, N
+
+
+def offsets_by(offset: Callable, order: tuple[int, int, int] = (0, 1, 2)) -> Callable:
+    """Return a function with another offset, or another order of the loops."""
+
+    def found(C, f_h, f_w, R, Q, s, d, N):
+        loops = product(*(range((C, f_h, f_w)[k]) for k in order))
+        taps = ([k[order.index(axis)] for axis in range(3)] for k in loops)
+        return [offset(mu, d * a, d * c, R, Q, s, N) for mu, a, c in taps]
+
+    return found
+
+
+def right_offset(mu, h, w, R, Q, s, N):
+    """Return the offset, the dilation already in h and w."""
+    return (((mu * R + h) * s + w % s) * Q + w // s) * N
+
+
+OFFSETS = {
+    "the dilation is forgotten": lambda C, f_h, f_w, R, Q, s, d, N: offsets(
+        C, f_h, f_w, R, Q, s, 1, N
+    ),
+    "N is missing": lambda *args: offsets(*args[:-1], 1),
+    "the columns are not sorted by their phase": offsets_by(
+        lambda mu, h, w, R, Q, s, N: ((mu * R + h) * s * Q + w) * N
+    ),
+    "phase and column are exchanged": offsets_by(
+        lambda mu, h, w, R, Q, s, N: (((mu * R + h) * s + w // s) * Q + w % s) * N
+    ),
+    "a and c are exchanged in the order of the taps": offsets_by(
+        right_offset, (0, 2, 1)
+    ),
+    "the channels come last in the order of the taps": offsets_by(
+        right_offset, (1, 2, 0)
+    ),
+    "R and Q are exchanged": lambda C, f_h, f_w, R, Q, s, d, N: offsets_by(
+        right_offset
+    )(C, f_h, f_w, Q, R, s, d, N),
+    "s is missing: a row has s parts, of Q columns each": offsets_by(
+        lambda mu, h, w, R, Q, s, N: ((mu * R + h + w % s) * Q + w // s) * N
+    ),
+    "the phase is missing": offsets_by(
+        lambda mu, h, w, R, Q, s, N: ((mu * R + h) * s * Q + w // s) * N
+    ),
+}
+
+
+# --- 25 Compiled gradients ---
+
+
+def row_gradient(dz, w, H, s):
+    """Follow every product to the pixel in it."""
+    dx = np.zeros(H, np.result_type(dz, w))
+    for i, a in np.ndindex(len(dz), len(w)):
+        dx[s * i + a] += w[a] * dz[i]
+    return dx
+
+
+def row_gradient_cases(rng: Rng) -> Iterator[Case]:
+    """Yield dz, w, H, s."""
+    for f, s in product((1, 2, 3, 5), (1, 2, 3, 4)):
+        for H in sorted({f, f + 1, f + s, 13}):
+            w, dz = rng.integers(-9, 10, f), rng.integers(-9, 10, (H - f) // s + 1)
+            kind = "a remainder" if (H - f) % s else "nothing left over"
+            yield "a stride longer than the filter" if s > f else kind, dz, w, H, s
+    yield "floating-point numbers", *rng.standard_normal((2, 3)), 8, 2
+    dz, w = rng.standard_normal((2, 4)).astype(np.float32)
+    yield "float32", dz, w, 11, 2
+
+
+def placed(dz, w, H, s, start: int = 0):
+    """Put each output's blame where its window begins, ``start`` pixels later."""
+    dx = np.zeros(H, np.result_type(dz, w))
+    for i, a in np.ndindex(len(dz), len(w)):
+        if 0 <= s * i + a + start < H:
+            dx[s * i + a + start] += w[a] * dz[i]
+    return dx
+
+
+ROW = {
+    "the filter is turned": lambda dz, w, H, s: row_gradient(dz, w[::-1], H, s),
+    "the r trailing pixels are missing": lambda dz, w, H, s: row_gradient(
+        dz, w, s * (len(dz) - 1) + len(w), s
+    ),
+    "only the first class of pixels gets its blame": after(
+        row_gradient,
+        lambda dx, dz, w, H, s: np.where(np.arange(H) % s, 0, dx).astype(dx.dtype),
+    ),
+    "the stride is forgotten": lambda dz, w, H, s: placed(dz, w, H, 1),
+    "the outputs are in the opposite order": lambda dz, w, H, s: row_gradient(
+        dz[::-1], w, H, s
+    ),
+    "everything lies one pixel too far on": lambda dz, w, H, s: placed(dz, w, H, s, 1),
+    "everything lies r pixels too far on: the remainder is at the end": (
+        lambda dz, w, H, s: placed(dz, w, H, s, (H - len(w)) % s)
+    ),
+    "a pixel keeps only the last tap's blame: = in place of +=": lambda dz, w, H, s: (
+        last_only(dz, w, H, s)
+    ),
+    "the classes are put one after the other, not interleaved": after(
+        row_gradient,
+        lambda dx, dz, w, H, s: np.concatenate([dx[rho::s] for rho in range(s)]),
+    ),
+}
+
+
+def last_only(dz, w, H, s):
+    """Assign in place of adding."""
+    dx = np.zeros(H, np.result_type(dz, w))
+    for i, a in np.ndindex(len(dz), len(w)):
+        dx[s * i + a] = w[a] * dz[i]
+    return dx
+
+
+# --- 26 The whole step ---
+
+
+def log_sum_exp(z):
+    """Walk twice."""
+    m = max(z.tolist())
+    return m + math.log(math.fsum(math.exp(score - m) for score in z.tolist()))
+
+
+def log_sum_exp_cases(rng: Rng) -> Iterator[Case]:
+    """Yield rows of scores."""
+    yield "one score", np.array([-3.5])
+    for scale in (1, 30):
+        for n in (2, 3, 10):
+            yield "ordinary scores", scale * rng.standard_normal(n)
+    yield "rising scores", np.arange(6.0)
+    yield "falling scores", np.arange(6.0)[::-1]
+    yield "scores that tie", np.full(5, 2.0)
+    yield "scores in the thousands", 5000 + 10 * rng.standard_normal(6)
+    yield "scores far below 0", -5000 + rng.standard_normal(4)
+    yield "scores far apart", np.array([-4000.0, 3000.0, 2999.5, -10.0])
+
+
+def walk(
+    z, rescale: Callable, new: float = 1.0, end: Callable = lambda m, S: m + np.log(S)
+):
+    """Walk once, with another treatment of the sum when a larger score turns up."""
+    m, total = z[0], np.float64(1.0)
+    for score in z[1:]:
+        if score > m:
+            m, total = score, total * rescale(m, score) + new
+        else:
+            total += np.exp(score - m)
+    return float(end(m, total))
+
+
+def right_rescale(m, score):
+    """Return what the sum is multiplied by."""
+    return np.exp(m - score)
+
+
+ONCE = {
+    "exp overflows, or all is 0: the largest score is not subtracted": lambda z: float(
+        np.log(np.sum(np.exp(z)))
+    ),
+    "the sum is not multiplied when a larger score turns up": lambda z: walk(
+        z, lambda m, score: 1.0
+    ),
+    "the sum is multiplied by exp(m' - m); it must shrink": lambda z: walk(
+        z, lambda m, score: np.exp(score - m)
+    ),
+    "the larger score itself is not added to the sum": lambda z: walk(
+        z, right_rescale, 0.0
+    ),
+    "the sum begins anew when a larger score turns up": lambda z: walk(
+        z, lambda m, score: 0.0
+    ),
+    "the largest score is not added back": lambda z: walk(
+        z, right_rescale, end=lambda m, S: np.log(S)
+    ),
+    "the logarithm is missing": lambda z: walk(
+        z, right_rescale, end=lambda m, S: m + S
+    ),
+    "it is the sum, without the logarithm": lambda z: float(np.sum(np.exp(z))),
+    "the first score is subtracted, not the largest": lambda z: float(
+        z[0] + np.log(np.sum(np.exp(z - z[0])))
+    ),
+    "it is the largest score": lambda z: float(z.max()),
+    "the last score is left out": lambda z: log_sum_exp(z[:-1] if len(z) > 1 else z),
+}
+
+
+EXERCISES = {
+    "ex-bands-one": (Task(correlate, correlate_cases, CORRELATE),),
+    "ex-kernel-lists": (Task(offsets, offset_cases, OFFSETS),),
+    "ex-kernel-row": (Task(row_gradient, row_gradient_cases, ROW),),
+    "ex-step-once": (Task(log_sum_exp, log_sum_exp_cases, ONCE),),
+}
