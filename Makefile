@@ -9,7 +9,7 @@ CHAPTER ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book lab serve test fuzz run export check train bench replicate clean
+.PHONY: help book pdf lab serve test fuzz run export check train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lab: $(READY) ## open the chapters in JupyterLab: copies to change, in notebooks
 serve: $(READY) ## serve the pages, and show each change of the book at once
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve]'
 	@$(BIN)/python book/tools/serve.py
+
+pdf: book ## print the whole book to _build/book.pdf, with Chromium (some minutes)
+	@$(BIN)/python book/tools/pdf.py
 
 test: $(READY) ## run all tests: every chapter, the package, the pages (CNN_TIER=full: train in full)
 	@$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder

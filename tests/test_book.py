@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import pdf
 import pytest
 from bs4 import BeautifulSoup
 from chapters import (
@@ -19,6 +20,8 @@ from chapters import (
     tree,
     without_glue,
 )
+from conftest import jupyter_book, warnings
+from visits import SIZES, go, new_page, settle, visit
 
 PAGES = ["index", *(name for pages in contents().values() for name in pages)]
 PAGES += [f"api/{page.stem}" for page in sorted((BOOK / "api").glob("*.rst"))]
@@ -26,7 +29,6 @@ PAGES = [f"book/{name}" for name in PAGES]
 CHAPTERS = read_all()
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
 NUMBER = re.compile(r"\{eq\}`[^`]*`|\(\d+\.\d+\)")
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LOADING = {
     "script": "src",
     "link": "href",
@@ -160,58 +162,14 @@ def test_large_numbers_are_not_broken(site):
     assert found > 20
 
 
-def sideways(page) -> str:
-    """Return the widest thing on a page that is wider than its window, or nothing."""
-    return page.evaluate("""() => {
-        const root = document.documentElement, limit = root.clientWidth + 1;
-        if (root.scrollWidth <= limit) return "";
-        const wide = [...document.querySelectorAll("main *")].filter(
-            e => e.getBoundingClientRect().right > limit);
-        return `${root.scrollWidth} px: ` + (wide.length ? wide[0].outerHTML.slice(0, 200) : "");
-    }""")
-
-
 @pytest.mark.parametrize(("name", "size"), VIEWS)
 def test_page_in_a_browser(site, browser, name, size):
-    width, height = SIZES[size]
-    context = browser.new_context(
-        offline=True, color_scheme="light", viewport={"width": width, "height": height}
-    )
-    context.set_default_timeout(0)
-    page, requests, errors = context.new_page(), [], []
-    page.on(
-        "request",
-        lambda r: (
-            None if r.url.startswith(("file:", "data:")) else requests.append(r.url)
-        ),
-    )
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.goto((site / f"{name}.html").as_uri(), wait_until="load")
-    if page.locator(".math").count():
-        page.evaluate("MathJax.startup.promise.then(() => true)")
-    bad = page.evaluate("""() => [...document.querySelectorAll(".math")]
-        .filter(e => !e.querySelector("mjx-container") || e.querySelector("mjx-merror, merror"))
-        .map(e => e.textContent.slice(0, 100))""")
-    assert not bad, f"formulas not rendered: {bad}"
-    assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
-    assert page.locator("mjx-container[tabindex]").count() == 0
-    grounds = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        settle(page)
-        assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        assert not sideways(page), f"scrolls sideways in {scheme}: {sideways(page)}"
-        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        boxed = page.evaluate("""() => [...document.querySelectorAll("article img")].filter(e =>
-            getComputedStyle(e).backgroundColor !== "rgba(0, 0, 0, 0)").map(e => e.src)""")
-        assert not boxed, f"figures on a box of their own in {scheme}: {boxed}"
-    assert grounds[0] != grounds[1], "light and dark look alike"
+    seen = visit(browser, site / f"{name}.html", size)
+    assert not seen.faults, "\n".join(seen.faults)
+    assert seen.times["shifts"] < 0.05
     if size == "phone":
-        check_menu(page)
-    assert not errors
-    assert not requests
-    context.close()
+        check_menu(seen.page)
+    seen.page.context.close()
 
 
 def test_docstrings_in_a_browser(site, browser):
@@ -245,21 +203,10 @@ def first_with_docstrings(site: Path, browser):
         for f in sorted(site.glob("book/*.html"))
         if "docstring-rest" in f.read_text("utf-8")
     )
-    context = browser.new_context(
-        offline=True, permissions=["clipboard-read", "clipboard-write"]
-    )
-    context.set_default_timeout(0)
-    page = context.new_page()
-    page.goto(file.as_uri(), wait_until="load")
+    page = new_page(browser, permissions=["clipboard-read", "clipboard-write"])
+    go(page, file)
     page.locator("pre:has(.docstring) + button").first.wait_for(state="attached")
     return page
-
-
-def settle(page) -> None:
-    """Wait until the page has been drawn anew."""
-    page.evaluate("""async () => {
-        for (const frame of [1, 2]) await new Promise(requestAnimationFrame);
-    }""")
 
 
 def check_menu(page) -> None:
@@ -275,3 +222,130 @@ def check_menu(page) -> None:
     button.click()
     settle(page)
     assert shown.count() > 0, "the menu button shows no contents"
+
+
+# --- What a page can do ---
+
+# A query, and where its answer is: any of these may come first.
+QUERIES = {
+    "dW": "11-convolution-gradient#|04-dense#the-gradient-of-the-weights|04-dense#backward",
+    "learning rate": "02-linear-classifier#(learning|downhill)|08-optimizers#gradient-descent",
+    "Adam bias correction": "08-optimizers#adam",
+    "weight decay": "15-regularization#weight-decay",
+    "vanishing gradient": "05-activations#why-deep-networks-gave-the-sigmoid-up",
+    "im2col": "12-im2col(#copying-the-windows)?",
+    "no such word": "",
+}
+
+
+def test_search_finds_the_section_first(site, browser):
+    page = new_page(browser)
+    page.goto((site / "search.html").as_uri() + "?q=dropout")
+    page.locator("ol.found a").first.wait_for()
+    assert "15-regularization" in page.locator("ol.found a").first.get_attribute("href")
+    for query, expected in QUERIES.items():
+        page.locator(".bd-search-container input").fill(query)
+        page.wait_for_function("CNN.loading && CNN.loading.then(() => true)")
+        settle(page)
+        links = page.locator("ol.found a")
+        if not expected:
+            continue
+        first = links.first.get_attribute("href").replace(".html", "")
+        assert re.search(rf"book/({expected})", first), (query, first)
+        assert page.locator("ol.found > li").first.locator("mark").count(), query
+    page.context.close()
+
+
+def test_search_in_the_dialog(site, browser):
+    page = new_page(browser)
+    go(page, site / "book/04-dense.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("roofline")
+    page.locator("#pst-search-dialog ol.found a").first.click()
+    page.wait_for_url("**/24-compiled-loops.html#*")
+    page.context.close()
+
+
+def test_keys_turn_pages_and_focus_is_seen(site, browser):
+    page = new_page(browser)
+    go(page, site / "book/04-dense.html")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**/05-activations.html")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url("**/04-dense.html")
+    unseen = """() => [...document.querySelectorAll("a[href], button, summary, input")]
+        .filter(e => e.checkVisibility() && e.tabIndex >= 0).filter(e => {
+            e.focus({focusVisible: true});
+            if (document.activeElement !== e) return false;
+            const style = getComputedStyle(e.closest(".docstring") || e);
+            return style.outlineStyle === "none" || parseFloat(style.outlineWidth) < 2;
+        }).map(e => e.outerHTML.slice(0, 200))"""
+    page.keyboard.press("Tab")
+    assert not page.evaluate(unseen)
+    page.context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_figure_can_be_enlarged(site, browser, size):
+    page = new_page(browser, size)
+    go(page, site / "book/04-dense.html")
+    dialog, link = page.locator("dialog.enlarged"), page.locator("figure a").first
+    link.click()
+    assert dialog.locator("img").bounding_box()["width"] >= 300
+    page.keyboard.press("Escape")
+    assert dialog.count() == 0
+    link.focus()
+    page.keyboard.press("Enter")
+    dialog.locator("button").click()
+    assert dialog.count() == 0
+    page.context.close()
+
+
+def test_print_is_light_and_whole(site, browser):
+    page = new_page(browser, color_scheme="dark")
+    go(page, site / "book/04-dense.html")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 640, "height": 900})
+    settle(page)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") in (
+        "rgb(255, 255, 255)"
+    )
+    lost = """() =>
+        [...document.querySelectorAll("article pre, article div.admonition p")].filter(e =>
+        e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().height < 5)
+        .map(e => e.outerHTML.slice(0, 200))"""
+    assert not page.evaluate(lost)
+    page.context.close()
+
+
+def test_the_site_is_small(site):
+    """The pages; the notebooks that they offer for download come on top."""
+    files = [f for f in site.rglob("*") if f.is_file() and "_sources" not in f.parts]
+    size = sum(file.stat().st_size for file in files)
+    assert size <= 25e6, f"{size / 1e6:.1f} MB"
+
+
+def test_every_page_says_what_it_is(site):
+    for name in PAGES:
+        page = BeautifulSoup(
+            (site / f"{name}.html").read_text("utf-8"), "html.parser"
+        ).head
+        for tag in ("og:title", "og:description", "og:type", "og:site_name"):
+            assert page.find("meta", property=tag)["content"], (name, tag)
+        assert len(page.find_all("meta", attrs={"name": "description"})) == 1, name
+
+
+def test_the_whole_book_is_one_page_with_its_links(site):
+    joined = pdf.join(site)
+    text = joined.read_text("utf-8")
+    joined.unlink()
+    names = set(re.findall(r' id="([^"]*)"', text))
+    links = re.findall(r'href="#([^"]*)"', text)
+    assert len(links) > 2000
+    assert not set(links) - names
+    assert len(re.findall(r'<section class="bd-article whole-page"', text)) == len(
+        PAGES
+    )
+    assert all(
+        (site / src).is_file() for src in re.findall(r'<img[^>]*src="([^":]+)"', text)
+    )

@@ -4,19 +4,16 @@
   lines (``#| export``) and what it hands to the text (``glue``) are not shown.
 - A docstring is folded to its first line, and its equations have their numbers (``folding``).
 - A chapter says how many minutes it takes to read.
-<<<<<<< HEAD
+- Figures that one can touch are attached to printed ones (``live``).
 - Indices are generated, of equations (``equation-index``), modules (``module-index``) and runs
   (``run-index``, in ``history``).
-=======
-- Figures that one can touch are attached to printed ones (``live``).
-- Two indices are generated, of equations (``equation-index``) and modules (``module-index``).
->>>>>>> main
 - Docstrings may use the chapters' ``{eq}`` roles.
 - A large number, as in 60 000, is not broken between two lines.
 - Each chapter is also written as a notebook that reads as the page does (``reader``).
 - Mathematics renders offline: one MathJax file, copied out of an installed wheel.
 - Of the theme's files, those that would ask the network for something are left out, and the maps
   that only its developers need.
+- The finished pages are mended, and indexed for the search (``pages``).
 """
 
 from __future__ import annotations
@@ -50,6 +47,7 @@ from chapters import (
 from folding import visit_literal_block
 from ledger import Equation, Ledger
 from live import add_scripts, write_weights
+from pages import finish_pages
 
 MATHJAX = "mathjax/tex-svg-full.js"
 
@@ -217,7 +215,7 @@ def without_thebe(app: Sphinx, config) -> None:
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Copy MathJax out of the wheel sphinx-mathjax-offline into the site; delete source maps."""
+    """Copy MathJax out of its wheel into the site, delete source maps, finish the pages."""
     if exception or app.builder.format != "html":
         return
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
@@ -233,6 +231,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     write_weights(app)
     for unused in Path(app.outdir, "_static").rglob("*.map"):
         unused.unlink()
+    names = [f"book/{name}" for part in contents().values() for name in part]
+    finish_pages(Path(app.outdir), ["book/index", *names], app.config.html_baseurl)
 
 
 def setup(app: Sphinx) -> dict:
