@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 		echo "Name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "Setting up .venv (once, a few minutes) ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 		-c constraints.txt -e '.[fast,torch,book,test]'
 	@touch $@
 

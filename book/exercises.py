@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-PARTS = (
-    "learning", "networks", "convolution", "layers", "regularization", "mnist", "fast", "files",
-)  # fmt: skip
+ANSWERS = Path(__file__).with_name("answers")
 SEED = 20
 SHOWN = 12  # numbers of an array, at most; half as many of an answer
 Rng = np.random.Generator
@@ -80,7 +79,8 @@ class Report:
 @cache
 def exercises() -> dict[str, tuple[Task, ...]]:
     """Return label → the functions to write, of all exercises that ``check`` knows."""
-    parts = (importlib.import_module(f"answers.{part}").EXERCISES for part in PARTS)
+    names = sorted(file.stem for file in ANSWERS.glob("[a-z]*.py"))
+    parts = (importlib.import_module(f"answers.{name}").EXERCISES for name in names)
     return {label: tasks for part in parts for label, tasks in part.items()}
 
 

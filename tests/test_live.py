@@ -253,8 +253,15 @@ def test_numbers_are_written_as_in_the_book(visit):
     ]
 
 
-@pytest.mark.parametrize("draw", [with_mouse, with_pen, with_finger])
-@pytest.mark.parametrize("name", [FRONT, CHAPTER])
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        (FRONT, with_mouse),
+        (FRONT, with_pen),
+        (FRONT, with_finger),
+        (CHAPTER, with_finger),
+    ],
+)
 def test_a_drawing_is_read(visit, name, draw):
     page = visit(name, "phone" if draw is with_finger else "desktop", has_touch=True)
     figure = settled(page, name)
@@ -376,8 +383,8 @@ def test_one_convolution_stepped_through(visit):
         figure.get_by_role("button", name=f"Convolution {k + 1}").press("Space")
         for label, value in {"map ν": nu, "row i": i, "column j": j}.items():
             slider = figure.get_by_role("slider", name=label)
-            slider.press("Home")
-            for _ in range(value):
+            slider.fill(str(max(0, value - 2)))
+            for _ in range(min(2, value)):
                 slider.press("ArrowRight")
         check_convolution(figure, k, nu, i, j)
         cells = figure.locator(".live-grid").evaluate_all(

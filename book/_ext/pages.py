@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-import struct
+import shutil
 from collections.abc import Iterable
 from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
+
+from PIL import Image
 
 NAME = "Convolutional Networks from First Principles"
 SMALLEST = 9  # pixels that the smallest writing of a figure must have on a phone
@@ -35,13 +37,15 @@ MENDS = [
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
     (r'(class="citation"[^>]*?) role="doc-biblioentry"', r"\1"),
     (r'<div id="ethical-ad-placement".*?</div>', ""),
+    (r'<span class="(?:n|p|w|o|nn|nb|bp)">([^<]*)</span>', r"\1"),  # code that looks like any
+    (r"(_images/\w+)\.png", r"\1.webp"),
 ]
 LAYOUT = [(re.compile(pattern, re.DOTALL), by) for pattern, by in MENDS]
 # Makes a stored figure's middle tones darker: its grey ink becomes legible on white.
 CURVE = "".join(f'<feFunc{c} type="gamma" exponent="1.35"/>' for c in "RGB")
 INK = (
     '<svg aria-hidden="true" style="position:absolute;width:0;height:0">'
-    '<filter id="ink" color-interpolation-filters="sRGB"><feComponentTransfer>'
+    '<filter id="darker-ink" color-interpolation-filters="sRGB"><feComponentTransfer>'
     f"{CURVE}</feComponentTransfer></filter></svg>"
 )
 FIGURE = re.compile(
@@ -61,8 +65,9 @@ def figure(found: re.Match, page: Path) -> str:
     """Return a figure whose picture is a link to itself and knows how wide it must be."""
     start, link, image, source, end, close = found.groups()
     file = page.parent / source
-    if file.suffix == ".png" and "--legible" not in image:
-        width, height = struct.unpack(">II", file.read_bytes()[16:24])
+    if file.suffix == ".webp" and "--legible" not in image:
+        with Image.open(file) as picture:
+            width, height = picture.size
         legible = round(width * SMALLEST / (11 * POINT))
         image = re.sub(r' style="', f' style="--legible: {legible}px; ', image)
         if "--legible" not in image:
@@ -212,6 +217,9 @@ def finish_pages(out: Path, pages: Iterable[str], base: str = "") -> None:
     """Mend all pages of a site and write the index of its sections."""
     index = []
     wanted = list(pages)
+    for picture in out.glob("_images/*.png"):  # lossless, and half the size
+        Image.open(picture).save(picture.with_suffix(".webp"), lossless=True, quality=30, method=2)
+        picture.unlink()
     for file in out.rglob("*.html"):
         page = posixpath.splitext(file.relative_to(out).as_posix())[0]
         html = file.read_text("utf-8")
@@ -239,3 +247,4 @@ def finish_pages(out: Path, pages: Iterable[str], base: str = "") -> None:
         unused.unlink()
     for unused in (out / "_static").rglob("*.ttf"):  # the same fonts as .woff2
         unused.unlink()
+    shutil.rmtree(out / "_static" / "locales", ignore_errors=True)  # the theme in German, …

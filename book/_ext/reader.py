@@ -384,8 +384,11 @@ def needed(source: str) -> dict[str, str]:
 
     ask(source)
     if "exercises.py" in files:
+        asked = re.findall(r'\bcheck\(\s*"(ex-[\w-]+)"', source)
         for file in sorted((BOOK / "answers").glob("*.py")):
-            files[f"answers/{file.name}"] = file.read_text("utf-8")
+            text = file.read_text("utf-8")
+            if file.stem == "__init__" or any(f'"{label}"' in text for label in asked):
+                files[f"answers/{file.name}"] = text
     if "book.mplstyle" in source:
         files["_static/book.mplstyle"] = style()
     for name in re.findall(r"runs/\w+\.json", source):
