@@ -40,11 +40,15 @@ BROWSER = next(
 # What computes longest, first: so several workers end together.
 LONGEST = (
     "test_book",
-    "19-mnist",
-    "22-handwriting",
-    "29-pictures",
+    "test_live",
     "20-pytorch",
     "test_conv",
+    "14-pooling",
+    "test_pictures",
+    "19-mnist",
+    "test_program",
+    "29-pictures",
+    "test_exercises",
 )
 
 

@@ -37,7 +37,10 @@ MENDS = [
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
     (r'(class="citation"[^>]*?) role="doc-biblioentry"', r"\1"),
     (r'<div id="ethical-ad-placement".*?</div>', ""),
-    (r'<span class="(?:n|p|w|o|nn|nb|bp)">([^<]*)</span>', r"\1"),  # code that looks like any
+    (
+        r'<span class="(?:n|p|w|o|nn|nb|bp)">([^<]*)</span>',
+        r"\1",
+    ),  # code that looks like any
     (r"(_images/\w+)\.png", r"\1.webp"),
 ]
 LAYOUT = [(re.compile(pattern, re.DOTALL), by) for pattern, by in MENDS]
@@ -191,7 +194,7 @@ def describe(html: str, rows: list[list[str]], page: str, base: str) -> str:
     text = (
         first
         if not page.endswith("/index") and first
-        else unescape(usual[1] if usual else "")
+        else unescape(usual[1] if usual else f"{name}: {NAME}")
     )
     if len(text) > 200:
         text = text[:200].rsplit(" ", 1)[0].rstrip(",;:") + " …"
@@ -218,7 +221,9 @@ def finish_pages(out: Path, pages: Iterable[str], base: str = "") -> None:
     index = []
     wanted = list(pages)
     for picture in out.glob("_images/*.png"):  # lossless, and half the size
-        Image.open(picture).save(picture.with_suffix(".webp"), lossless=True, quality=30, method=2)
+        Image.open(picture).save(
+            picture.with_suffix(".webp"), lossless=True, quality=30, method=2
+        )
         picture.unlink()
     for file in out.rglob("*.html"):
         page = posixpath.splitext(file.relative_to(out).as_posix())[0]
@@ -247,4 +252,6 @@ def finish_pages(out: Path, pages: Iterable[str], base: str = "") -> None:
         unused.unlink()
     for unused in (out / "_static").rglob("*.ttf"):  # the same fonts as .woff2
         unused.unlink()
-    shutil.rmtree(out / "_static" / "locales", ignore_errors=True)  # the theme in German, …
+    shutil.rmtree(
+        out / "_static" / "locales", ignore_errors=True
+    )  # the theme in German, …
