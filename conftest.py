@@ -40,9 +40,9 @@ BROWSER = next(
 # What computes longest, first: so several workers end together.
 LONGEST = (
     "test_book",
-    "test_live",
     "20-pytorch",
     "test_conv",
+    "test_live",
     "14-pooling",
     "test_pictures",
     "19-mnist",
@@ -77,6 +77,11 @@ LEFT_OUT = {
     if MISSING and (wanted := imports(path) & MISSING)
 }
 collect_ignore = [f"tests/{name}.py" for name in LEFT_OUT]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Let one worker more than there are cores run: some wait for a browser or a program."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -81,7 +81,7 @@ def exercises() -> dict[str, tuple[Task, ...]]:
     """Return label → the functions to write, of all exercises that ``check`` knows."""
     names = sorted(file.stem for file in ANSWERS.glob("[a-z]*.py"))
     parts = (importlib.import_module(f"answers.{name}").EXERCISES for name in names)
-    return {label: tasks for part in parts for label, tasks in part.items()}
+    return dict(sorted(pair for part in parts for pair in part.items()))
 
 
 def check(label: str, *mine: Callable) -> bool:

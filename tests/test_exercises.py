@@ -373,7 +373,9 @@ def test_arrays_are_reported(capsys):
 def test_the_function_itself_is_wanted(capsys):
     assert 'check("ex-conv-unread", unread)' in said(capsys, [3, 4])
     assert "leaky_relu, leaky_relu_backward" in said(capsys, abs, label="ex-act-leaky")
-    with pytest.raises(ValueError, match="no exercise 'unread'; there are ex-digits"):
+    with pytest.raises(
+        ValueError, match="no exercise 'unread'; there are ex-act-leaky"
+    ):
         check("unread", abs)
 
 

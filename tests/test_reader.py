@@ -43,10 +43,10 @@ LINK = re.compile(r"\]\(([\w.-]*?)(?:\.ipynb)?(#[^)]*)?\)")
 
 
 @pytest.fixture(scope="session")
-def edition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the notebooks: built without pages, or beside those of CNN_SITE."""
-    if "CNN_SITE" in os.environ:
-        return Path(os.environ["CNN_SITE"]).resolve().parent / "notebooks"
+def edition(request: pytest.FixtureRequest, tmp_path_factory) -> Path:
+    """Return the folder of the notebooks: beside the pages, or built alone for `make check`."""
+    if "CNN_SITE" in os.environ or "check" not in request.config.option.markexpr:
+        return request.getfixturevalue("site").parent / "notebooks"
     out = tmp_path_factory.mktemp("edition")
     result = jupyter_book(out, "--builder", "custom", "--custom-builder", "dummy")
     assert result.returncode == 0, warnings(result)
