@@ -416,24 +416,26 @@ def test_a_place_is_touched(visit):
     check_convolution(figure, 0, nu, 5, 10)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_legible_and_large_enough(visit, name, scheme, size):
-    page = visit(name, size, color_scheme=scheme, reduced_motion="reduce")
+def test_legible_and_large_enough(visit, name):
+    page = visit(name, reduced_motion="reduce")
     figure = settled(page, name)
-    opened = [".live-more"] if name == FRONT else [".live-choice >> nth=0 >> button"]
-    for button in figure.locator(opened[0]).all():
+    opened = ".live-more" if name == FRONT else ".live-choice >> nth=0 >> button"
+    for button in figure.locator(opened).all():
         button.click()
-        for text, ratio, px in figure.evaluate(CONTRAST):
-            assert ratio >= 4.5, (text, ratio)
-            assert px >= 12, (text, px)
-        for control in figure.locator("button:visible, input:visible").all():
-            box = control.bounding_box()
-            assert box["height"] >= 43.9, control
-            assert box["width"] >= 43.9, control
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= SIZES[size][0]
+        for size, (width, height) in SIZES.items():
+            page.set_viewport_size({"width": width, "height": height})
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                settled(page, name)
+                for text, ratio, px in figure.evaluate(CONTRAST):
+                    assert ratio >= 4.5, (text, ratio, scheme)
+                    assert px >= 12, (text, px)
+            for control in figure.locator("button:visible, input:visible").all():
+                box = control.bounding_box()
+                assert box["height"] >= 43.9, (control, size)
+                assert box["width"] >= 43.9, (control, size)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("name", FIGURES)
