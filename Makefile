@@ -9,7 +9,7 @@ CHAPTER ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf lab serve test fuzz run export check train bench replicate clean
+.PHONY: help book pdf lab serve test fuzz run export check style structure train bench replicate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,7 +54,10 @@ run: $(READY) ## execute chapters and store their outputs (CHAPTER=10-... for on
 export: $(READY) ## write the package cnn/ from the chapters
 	@$(BIN)/python book/tools/export.py
 
-check: $(READY) ## quick checks: export, ledger, spelling, notebooks, pages, links, style (about a minute)
+check: $(READY) ## quick checks: export, ledger, spelling, notebooks, pages, links, style (under a minute)
+	@$(MAKE) --no-print-directory -j 2 style structure
+
+style: # what reads text alone
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { \
 		echo "ruff format: see '$(BIN)/ruff format --diff .'" >&2; exit 1; }
@@ -62,7 +65,10 @@ check: $(READY) ## quick checks: export, ledger, spelling, notebooks, pages, lin
 	@$(BIN)/python book/tools/ledger.py
 	@$(BIN)/python book/tools/prose.py
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/python -m pytest -q -n auto -m check -o addopts=--strict-markers tests
+
+structure: # tests that execute no chapter
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+		-m check -o addopts=--strict-markers $$(grep -l 'mark\.check' tests/test_*.py)
 
 train: $(READY) ## train the network of Table 1 (MNIST where found, else the embedded digits)
 	@$(BIN)/python -m cnn train

@@ -43,6 +43,7 @@ LONGEST = (
     "20-pytorch",
     "test_conv",
     "test_live",
+    "test_reader",
     "14-pooling",
     "test_pictures",
     "19-mnist",
@@ -170,36 +171,41 @@ def warnings(result: subprocess.CompletedProcess) -> str:
     return "\n".join(found or lines[-30:])
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the book once, for all workers, or take it from CNN_SITE; return its folder."""
-    if "CNN_SITE" in os.environ:
-        return Path(os.environ["CNN_SITE"]).resolve()
-    shared = tmp_path_factory.getbasetemp()
+def build_once(factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
+    """Build the book once for all workers; return the folder that it is built in."""
+    shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    out, done = shared / "site", shared / "site-done"
+    out, done = shared / name, shared / f"{name}-done"
     try:
         out.mkdir()
     except FileExistsError:  # another worker builds it
         while not done.exists():
             time.sleep(0.5)
     else:
-        build(out, done)
+        build(out, done, options)
     assert not done.read_text("utf-8"), done.read_text("utf-8")
-    return out / "_build" / "html"
+    return out / "_build"
 
 
-def build(out: Path, done: Path) -> None:
+def build(out: Path, done: Path, options: tuple[str, ...]) -> None:
     """Build the book below ``out``; ``done`` then holds its warnings, if any."""
     problems = "the build was stopped"
     try:
-        result = jupyter_book(out)
+        result = jupyter_book(out, *options)
         problems = warnings(result) if result.returncode else ""
     finally:
         part = done.with_suffix(".part")
         part.write_text(problems, "utf-8")
         part.replace(done)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the pages: built once, or that of CNN_SITE."""
+    if "CNN_SITE" in os.environ:
+        return Path(os.environ["CNN_SITE"]).resolve()
+    return build_once(tmp_path_factory, "site") / "html"
 
 
 @pytest.fixture(scope="module")

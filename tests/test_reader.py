@@ -18,7 +18,7 @@ import lab
 import nbformat
 import pytest
 from chapters import BOOK, Chapter, read_all, tree
-from conftest import ROOT, jupyter_book, warnings
+from conftest import ROOT, build_once
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -47,10 +47,8 @@ def edition(request: pytest.FixtureRequest, tmp_path_factory) -> Path:
     """Return the folder of the notebooks: beside the pages, or built alone for `make check`."""
     if "CNN_SITE" in os.environ or "check" not in request.config.option.markexpr:
         return request.getfixturevalue("site").parent / "notebooks"
-    out = tmp_path_factory.mktemp("edition")
-    result = jupyter_book(out, "--builder", "custom", "--custom-builder", "dummy")
-    assert result.returncode == 0, warnings(result)
-    return out / "_build" / "notebooks"
+    dummy = ("--builder", "custom", "--custom-builder", "dummy")
+    return build_once(tmp_path_factory, "edition", *dummy) / "notebooks"
 
 
 def read(edition: Path, name: str) -> nbformat.NotebookNode:
@@ -140,7 +138,6 @@ def test_formulas_figures_exercises_and_sources_are_whole(
     )
 
 
-@pytest.mark.check
 @each_chapter
 def test_figures_are_on_white_and_as_wide_as_drawn(edition: Path, chapter: Chapter):
     for cell in read(edition, chapter.name).cells:

@@ -83,6 +83,10 @@ class Edition:
 
     def __init__(self, app: Sphinx) -> None:
         self.env, self.builder = app.env, app.builder
+        self.whitens = app.builder.format == "html"  # else nobody looks at the pictures
+        self.figure = app.config.numfig_format["figure"]
+        self.style = find_plugin("pybtex.style.formatting", "unsrt")()
+        self.backend = find_plugin("pybtex.backends", "markdown")()
         self.repository = repository(app)
         self.site = app.config.html_baseurl.rstrip("/")
         self.chapters = read_all()
@@ -104,14 +108,19 @@ class Edition:
 
     def number(self, kind: str, label: str) -> str:
         """Return the number of an equation or a figure, as the pages show it."""
-        domain = self.env.get_domain("math" if kind == "eq" else "std")
-        node = nodes.Element(refexplicit=False)
-        found = domain.resolve_xref(
-            self.env, "book/index", self.builder, kind, label, node, nodes.Element()
-        )
-        if found is None:
-            raise ExtensionError(f"reader's edition: nothing is called {label!r}")
-        return found.astext()
+        if kind == "numref":
+            page, place = self.env.domains["std"].anonlabels.get(label, ("", ""))
+            figures = self.env.toc_fignumbers.get(page, {}).get("figure", {})
+            if place in figures:
+                return self.figure % ".".join(map(str, figures[place]))
+        else:
+            node = nodes.Element(refexplicit=False)
+            found = self.env.domains["math"].resolve_xref(
+                self.env, "book/index", self.builder, kind, label, node, node.copy()
+            )
+            if found is not None:
+                return found.astext()
+        raise ExtensionError(f"reader's edition: nothing is called {label!r}")
 
     def exercise(self, label: str) -> str:
         """Return the number of an exercise."""
@@ -184,7 +193,9 @@ class Writer:
             return []
         removed = "remove-cell" in cell.tags
         about = metadata(cell, bool(self.solution))
-        outputs = [] if removed else [*filter(None, map(readable, cell.outputs))]
+        whitens = self.edition.whitens
+        kept = [] if removed else [readable(o, whitens) for o in cell.outputs]
+        outputs = [output for output in kept if output is not None]
         figure = cell.metadata.get("mystnb", {})
         for output in outputs:
             if size := width(output):
@@ -331,11 +342,12 @@ class Writer:
 
     def references(self) -> str:
         """Return the list of what is cited, by author."""
-        style = find_plugin("pybtex.style.formatting", "unsrt")()
-        backend = find_plugin("pybtex.backends", "markdown")()
         entries = [self.edition.sources[key] for key in self.cited]
         entries.sort(key=lambda e: (authors(e).lower(), e.fields["year"]))
-        texts = [e.text.render(backend) for e in style.format_entries(entries)]
+        texts = [
+            e.text.render(self.edition.backend)
+            for e in self.edition.style.format_entries(entries)
+        ]
         texts = [
             re.sub(r"\\([.()!-])", r"\1", text).replace("\n", " ") for text in texts
         ]
@@ -415,13 +427,14 @@ def style() -> str:
     return about + re.sub(r"\A(#.*\n)+", "", text)
 
 
-def readable(output: dict) -> dict | None:
+def readable(output: dict, whitens: bool) -> dict | None:
     """Return an output with its picture on white, or nothing where it is meant for the text."""
     if "scrapbook" in output.get("metadata", {}):
         return None
     data = dict(output.get("data", {}))
     if "image/png" in data:
-        data["image/png"] = on_white(data["image/png"])
+        if whitens:
+            data["image/png"] = on_white(data["image/png"])
         return output | {"data": data, "metadata": {}}
     return dict(output)
 
@@ -433,7 +446,7 @@ def on_white(png: str) -> str:
     ground.alpha_composite(picture)
     file = io.BytesIO()
     few = ground.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    few.save(file, "PNG", optimize=True)
+    few.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
