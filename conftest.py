@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +21,9 @@ Cell = tuple[str, str]
 # The chapters run inside book/, and train for minutes unless told otherwise.
 os.environ["CNN_DATA"] = os.path.abspath(os.environ.get("CNN_DATA") or "data")
 os.environ.setdefault("CNN_TIER", "minutes")
+STEP = (
+    1 if os.environ["CNN_TIER"] == "full" else 3
+)  # of many alike, each third is tried
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several at work: a core for each
     for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -31,11 +33,6 @@ settings.register_profile(
     "no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("no clock")
-
-BROWSER = next(
-    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])),
-    None,
-)
 
 # What computes longest, first: so several workers end together.
 LONGEST = (
@@ -211,14 +208,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Start Chromium, if there is one."""
-    if BROWSER is None:
+    from browser import CHROMIUM, launch
+
+    if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the pages are not tried in a browser")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(
-            executable_path=BROWSER, args=flags, timeout=0
-        )
+        chromium = launch(playwright)
         yield chromium
         chromium.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import STEP
 from PIL import Image
 
 from cnn.augment import (
@@ -279,7 +280,7 @@ def test_augment_draws_anew_and_changes_nothing() -> None:
 def test_a_digit_cropped_to_its_box_is_read() -> None:
     """No border is bare, a few are nearly all ink; an empty sheet is refused all the same."""
     alike = []
-    for x in digits().x_test[::3, 0].astype(float):
+    for x in digits().x_test[::STEP, 0].astype(float):
         rows, columns = (np.flatnonzero(x.max(axis) > 0.2) for axis in (1, 0))
         box = x[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         drawn = np.clip(np.kron(box, np.ones((8, 8))), 0, 1)

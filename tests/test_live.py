@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live import SCRIPTS, scripts
+from visits import SIZES
 
 from cnn import digits, load_weights
 from cnn.handwriting import as_mnist, center_of_mass
@@ -17,7 +18,6 @@ from cnn.visualize import activations
 
 FRONT, CHAPTER = "book/index", "book/22-handwriting"
 FIGURES = {FRONT: "#draw-a-digit", CHAPTER: "#fig-handwriting-steps"}
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 SCRIPT = re.compile(r'CNN\.live\(\s*"([^"]+)"')
 NET = load_weights()
 

@@ -23,7 +23,11 @@ class RunIndex(GeneratedIndex):
         )
         stored = [
             measurement("Times of training steps", "bench", "{doc}`26-whole-step`"),
-            measurement("Trainings over many seeds", "replication", "{doc}`19-mnist`"),
+            measurement(
+                "Trainings over many seeds",
+                "replication",
+                "{doc}`19-mnist`, {doc}`20-pytorch`, {doc}`22-handwriting`",
+            ),
         ]
         head = ["What", "Shown in", "Measured", "Processor", "With", "Runs"]
         return f"{chapters}\n\n## Stored measurements\n\n{table(head, stored)}"

@@ -1,7 +1,7 @@
 """What is done to the finished pages: mends of the theme, descriptions, an index for the search.
 
 The theme's templates have faults that no option takes away. They are mended in the written HTML,
-by ``MENDS``; ``tests/test_pages.py`` says with axe-core when one of them is needed no more or
+by ``MENDS``; ``tests/test_book.py`` says with axe-core when one of them is needed no more or
 another is.
 """
 

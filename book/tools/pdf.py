@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shutil
 import sys
 from pathlib import Path
 
+from browser import launch
 from chapters import BOOK, contents
 
-BROWSERS = ["chromium", "chromium-browser", "google-chrome", "chrome"]
 SITE = BOOK.parent / "_build" / "html"
 JOINED = "whole-book.html"
 TITLE = "Convolutional Networks from First Principles"
@@ -105,11 +104,8 @@ def print_pdf(page: Path, out: Path) -> None:
     """Print a page, when its formulas stand, to an A4 PDF with bookmarks."""
     from playwright.sync_api import sync_playwright
 
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=browser, args=["--no-sandbox", "--disable-gpu"], timeout=0
-        )
+        chromium = launch(playwright)
         tab = chromium.new_page(color_scheme="light", offline=True)
         tab.set_default_timeout(0)
         tab.emulate_media(media="print", color_scheme="light")

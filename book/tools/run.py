@@ -45,6 +45,7 @@ def execute(path: Path) -> None:
         startup_timeout=FOREVER,
         iopub_timeout=FOREVER,
         record_timing=False,
+        coalesce_streams=True,
         resources=place,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )

@@ -1,6 +1,6 @@
 """One visit to a page in a browser: what can be seen of it, collected in one pass.
 
-python tests/visits.py [SITE]      a table of times, shifts and sizes of the built pages
+python book/tools/visits.py [SITE]      a table of times, shifts and sizes of the built pages
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from browser import launch
+
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 COLUMNS = 88  # that a line of code may have
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 WATCH = """
   window.shifts = 0;
@@ -173,8 +174,6 @@ def look(page, scheme: str, closely: bool) -> list[str]:
 
 def main() -> None:
     """Print how fast the pages of a site are there, how much they shift, and their size."""
-    import shutil
-
     from playwright.sync_api import sync_playwright
 
     site = Path(sys.argv[1] if len(sys.argv) > 1 else "_build/html").resolve()
@@ -182,10 +181,7 @@ def main() -> None:
     print(f"site {size / 1e6:.1f} MB")
     print("page                          paint   formulas   shifts")
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(
-            executable_path=path, args=FLAGS, timeout=0
-        )
+        browser = launch(playwright)
         for file in sorted(site.glob("book/*.html")):
             page = new_page(browser)
             go(page, file)
