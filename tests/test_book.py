@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -337,10 +338,22 @@ def test_every_page_says_what_it_is(site):
         assert len(page.find_all("meta", attrs={"name": "description"})) == 1, name
 
 
+@pytest.mark.parametrize(
+    ("told", "title"),
+    [
+        ("NotationNotation", "Notation"),
+        ("4. 4. The dense layerThe dense layer", "4. The dense layer"),
+        ("4.1. Forward", "4.1. Forward"),
+        ("Softmax", "Softmax"),
+    ],
+)
+def test_a_bookmark_says_its_title_once(told, title):
+    assert pdf.once(told) == title
+
+
 def test_the_whole_book_is_one_page_with_its_links(site):
     joined = pdf.join(site)
     text = joined.read_text("utf-8")
-    joined.unlink()
     names = set(re.findall(r' id="([^"]*)"', text))
     links = re.findall(r'href="#([^"]*)"', text)
     assert len(links) > 2000
@@ -351,3 +364,5 @@ def test_the_whole_book_is_one_page_with_its_links(site):
     assert all(
         (site / src).is_file() for src in re.findall(r'<img[^>]*src="([^":]+)"', text)
     )
+    joined.unlink()
+    shutil.rmtree(site / pdf.PRINTED)

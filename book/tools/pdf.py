@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from browser import launch
 from chapters import BOOK, contents
+from PIL import Image
 
 SITE = BOOK.parent / "_build" / "html"
 JOINED = "whole-book.html"
+PRINTED = "_printed"  # beside it, the pictures as they are printed
 TITLE = "Convolutional Networks from First Principles"
 FOOT = """<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
 <span class="pageNumber"></span></div>"""
@@ -52,6 +55,7 @@ def article(site: Path, page: str, known: set[str]) -> str:
 
     text = re.sub(r' id="([^"]*)"', lambda found: f' id="{mark(page, found[1])}"', text)
     text = re.sub(r'(<img\b[^>]*?\bsrc=)"([^":]*)"', local, text)
+    text = re.sub(r"\b_images/(\w+)\.webp", rf"{PRINTED}/\1.png", text)
     text = re.sub(r' href="([^"]*)"', link, text)
     return f'<section class="bd-article whole-page" id="{mark(page)}">{text}</section>'
 
@@ -79,22 +83,37 @@ def table_of_contents(site: Path) -> str:
     return f'<nav class="whole-page whole-contents"><h1>Contents</h1>{listed}</nav>'
 
 
+def darken(picture: Path, out: Path, gamma: float) -> None:
+    """Write a picture as the light pages show it: on white, its middle tones darker.
+
+    A browser's filter does the same, and makes a photograph of each, three times as large.
+    """
+    image = Image.open(picture).convert("RGBA")
+    ground = Image.new("RGBA", image.size, "white")
+    ground.alpha_composite(image)
+    darker = ground.convert("RGB").point(
+        [round(255 * (v / 255) ** gamma) for v in range(256)] * 3
+    )
+    darker.save(out)
+
+
 def join(site: Path) -> Path:
-    """Write all pages of a site as one beside them, and return its path."""
+    """Write all pages of a site as one beside them, with its pictures, and return its path."""
     names = pages()
     first = (site / "book/index.html").read_text("utf-8")
+    gamma = float(re.search(r'<feFuncR type="gamma" exponent="([\d.]+)"', first)[1])
+    (site / PRINTED).mkdir(exist_ok=True)
+    for picture in site.glob("_images/*.webp"):
+        darken(picture, site / PRINTED / f"{picture.stem}.png", gamma)
     head = first[: first.index("</head>")].replace('="../', '="')
     unwanted = (
         "searchtools|searchindex|language_data|search|live|copybutton|pydata|bootstrap"
     )
     head = re.sub(rf"<script[^>]*({unwanted})[^>]*></script>", "", head)
-    ink = re.search(r'<svg aria-hidden="true".*?</svg>', first, re.DOTALL)
     texts = [article(site, name, set(names)) for name in names]
     texts.insert(1, table_of_contents(site))
     frame = '<div class="bd-content"><div class="bd-article-container">'
-    body = (
-        f"<body>{ink[0] if ink else ''}<main>{frame}{''.join(texts)}</div></div></main>"
-    )
+    body = f"<body><main>{frame}{''.join(texts)}</div></div></main>"
     path = site / JOINED
     path.write_text(f"{head}</head>{body}</body></html>", "utf-8")
     return path
@@ -126,8 +145,13 @@ def print_pdf(page: Path, out: Path) -> None:
         chromium.close()
 
 
+def once(title: str) -> str:
+    """Return a bookmark's words once, where Chromium says them twice: a page turn moved them."""
+    return re.sub(r"^(\S+\s)?\1?(.{3,})\2$", r"\1\2", title)
+
+
 def mend_outline(out: Path) -> None:
-    """Say the bookmarks once that Chromium says twice, those of headings that a page turn moved."""
+    """Say every bookmark once, and give the PDF its title."""
     import pypdf
 
     writer = pypdf.PdfWriter(clone_from=out)
@@ -135,11 +159,9 @@ def mend_outline(out: Path) -> None:
     while items:
         item = items.pop()
         items += [item[key].get_object() for key in ("/First", "/Next") if key in item]
-        title = re.sub(r"^(\S+\s)\1(.+)\2$", r"\1\2", item.get("/Title", ""))
         if "/Title" in item:
-            item[pypdf.generic.NameObject("/Title")] = pypdf.generic.TextStringObject(
-                title
-            )
+            title = pypdf.generic.TextStringObject(once(item["/Title"]))
+            item[pypdf.generic.NameObject("/Title")] = title
     writer.add_metadata({"/Title": TITLE})
     writer.write(out)
 
@@ -154,6 +176,7 @@ def main() -> None:
     print_pdf(page, out)
     mend_outline(out)
     page.unlink()
+    shutil.rmtree(site / PRINTED)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
