@@ -30,7 +30,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several at work: a core for ea
 
 # How fast a machine is says nothing about the code.
 settings.register_profile(
-    "no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "no clock",
+    deadline=None,
+    max_examples=100 // STEP,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("no clock")
 

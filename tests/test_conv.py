@@ -863,11 +863,9 @@ def test_who_waits_at_a_terminal_is_told_why(tmp_path: Path) -> None:
 
 CONVOLVE = """
 import numpy as np
-from cnn.kernels import conv2d_compiled
 from cnn.kernels_grad import conv2d_compiled_backward
-x, W = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 2, 2), np.float32)
-z = conv2d_compiled(x, W, np.ones(1, np.float32))
-conv2d_compiled_backward(z, x, W)
+x, W, dz = (np.ones((1, 1, n, n), np.float32) for n in (3, 2, 2))
+conv2d_compiled_backward(dz, x, W)
 """
 DENSE = """
 import numpy as np

@@ -416,6 +416,12 @@ def test_a_place_is_touched(visit):
     check_convolution(figure, 0, nu, 5, 10)
 
 
+CONTROLS = """figure => [...figure.querySelectorAll("button, input")].map(e => {
+  const {width, height} = e.getBoundingClientRect();
+  return [e.outerHTML.slice(0, 160), width, height];
+}).filter(([_, width]) => width)"""
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_legible_and_large_enough(visit, name):
     page = visit(name, reduced_motion="reduce")
@@ -431,10 +437,8 @@ def test_legible_and_large_enough(visit, name):
                 for text, ratio, px in figure.evaluate(CONTRAST):
                     assert ratio >= 4.5, (text, ratio, scheme)
                     assert px >= 12, (text, px)
-            for control in figure.locator("button:visible, input:visible").all():
-                box = control.bounding_box()
-                assert box["height"] >= 43.9, (control, size)
-                assert box["width"] >= 43.9, (control, size)
+            for control, *sides in figure.evaluate(CONTROLS):
+                assert min(sides) >= 43.9, (control, size)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
