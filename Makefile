@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv (once, a few minutes) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
-		-c constraints.txt -e '.[fast,torch,book,test]'
+		-c constraints.txt -e '.[fast,mpi,torch,book,test]'
 	@touch $@
 
 book: $(READY) ## build the HTML book and print where it is

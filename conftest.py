@@ -48,7 +48,7 @@ LONGEST = (
     "test_pictures",
     "19-mnist",
     "test_program",
-    "29-pictures",
+    "31-pictures",
     "test_exercises",
 )
 

@@ -1,33 +1,36 @@
 """Stopping and going on.
 
-Exported from book/28-checkpoint.ipynb: edit the chapter and run `make export`.
+Exported from book/30-checkpoint.ipynb: edit the chapter and run `make export`.
 """
 
+import contextlib
 import functools
 import json
 import math
 import os
+import platform
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import recipes, training
+from . import __version__, recipes, training
 from .data import Dataset, batches
 from .files import history_from, load_arrays, locked, save_arrays
 from .network import Sequential, check_state
 from .optimizers import Optimizer, Rate
+from .parallel import Workers, evaluate_together, meet, share, step_together
 from .recipes import SEED
 from .shapes import check_generator
 from .training import History, check_run, check_trains, evaluate, loop, train_step
 
 __all__ = [
-    "State", "iterations", "Parts", "save", "identify", "resume", "ResumeError", "fit",
-    "train",
+    "State", "iterations", "Parts", "save", "identify", "resume", "ResumeError", "Ways",
+    "fit", "train",
 ]  # fmt: skip
 
 
@@ -193,34 +196,69 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 # --- The loop, with a checkpoint ---
+Ways = tuple[
+    Callable[[np.ndarray, np.ndarray], float], Callable[[], tuple[float, float]]
+]
+
+
+def _ways(parts: Parts, data: Dataset, workers: Workers | None) -> Ways:
+    """Return how to take a step with a batch, and how to test, alone or together."""
+    net, optimizer, _ = parts
+    test = data.x_test, data.y_test
+    net.train()
+    if workers is None:
+        step = functools.partial(train_step, net, optimizer)
+        return step, functools.partial(evaluate, net, *test)
+    step = functools.partial(step_together, workers, share(net, workers), optimizer)
+    return step, functools.partial(evaluate_together, workers, net, *test)
+
+
+def _writes(workers: Workers | None) -> bool:
+    """Return whether it is this process that writes: of several, number 0."""
+    return workers is None or workers.rank == 0
+
+
+def _agree(workers: Workers, net: Sequential, record: dict[str, str]) -> None:
+    """Raise in all workers unless all are about to do the same, from the same weights."""
+    weights = 0
+    for a in net.state_dict().values():
+        weights = zlib.crc32(np.ascontiguousarray(a).data, weights)
+    versions = f"{__version__}, {np.__version__}, {platform.python_version()}"
+    record |= {"weights": f"{weights:08x}", "cnn, NumPy, Python": versions}
+    meet(workers, record)
+
+
 def _fit_and_keep(
-    path: str | os.PathLike, parts: Parts, data: Dataset, total: int, **how: int
-) -> History:
+    path: str | os.PathLike | None, parts: Parts, data: Dataset, total: int,
+    workers: Workers | None, **how: int,
+) -> History:  # fmt: skip
     """Train from the checkpoint, if there is one, and keep new ones."""
-    (net, optimizer, rng), run = parts, identify(parts, data, **how)
+    rng, run = parts[2], identify(parts, data, **how)
     history, state = History(), rng.bit_generator.state
-    if Path(path).exists():
+    if path and Path(path).exists():
         history, state = resume(path, run, parts, total)
     N, done = len(data.x_train), len(history.loss)
+    if workers:
+        _agree(workers, parts[0], {**run, "end": f"{total}", "iteration": f"{done}"})
+    take, test = _ways(parts, data, workers)
 
     def step(batch: tuple[np.ndarray, State]) -> float:
         nonlocal state
         i, state = batch
-        return train_step(net, optimizer, data.x_train[i], data.y_train[i])
+        return take(data.x_train[i], data.y_train[i])
 
     def keep() -> None:
-        save(path, run, parts, state, history)
+        if path and _writes(workers):
+            save(path, run, parts, state, history)
 
-    net.train()
     dealt = iterations(N, how["batch_size"], rng, total, done, state)
-    test = functools.partial(evaluate, net, data.x_test, data.y_test)
     return loop(step, test, dealt, total, how["every"], history, keep)
 
 
 def fit(
     net: Sequential, optimizer: Optimizer, data: Dataset, *, epochs: int,
     rng: np.random.Generator, batch_size: int = 100, every: int = 100,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | None = None, workers: Workers | None = None,
 ) -> History:  # fmt: skip
     """Train ``net`` on ``data``, test it now and then, and return the history.
 
@@ -238,6 +276,9 @@ def fit(
         A file written at each test. Where it exists, training goes on from it, and
         ends with the same weights as if it had never stopped. While it trains, a file
         that ends in ``.lock`` beside it keeps a second run away.
+    workers : Workers, optional
+        The processes that share the work, as ``cnn.parallel.started()`` returns them: each
+        calls ``fit`` with the same arguments, and has the same network afterwards.
 
     Returns
     -------
@@ -246,24 +287,28 @@ def fit(
 
     Raises
     ------
-    FloatingPointError, BlockingIOError
+    FloatingPointError, BlockingIOError, MeetingError
         The cost became NaN or infinite; the message says at which iteration. Another
-        run uses the checkpoint.
+        run uses the checkpoint. The workers differ in arguments, data or versions.
     """
     how = {"batch_size": batch_size, "every": every}
-    if checkpoint is None:
+    if checkpoint is None and workers is None:
         return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
     check_trains(optimizer, net)
     check_generator(rng)
     total = check_run(net, data, epochs, **how)
-    with locked(Path(checkpoint).with_suffix(".lock")):
-        return _fit_and_keep(checkpoint, (net, optimizer, rng), data, total, **how)
+    with contextlib.ExitStack() as stack:
+        if checkpoint and _writes(workers):
+            stack.enter_context(locked(Path(checkpoint).with_suffix(".lock")))
+        parts = net, optimizer, rng
+        return _fit_and_keep(checkpoint, parts, data, total, workers, **how)
 
 
 def train(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
     epochs: int | None = None, seed: int = SEED, lr: float | None = None,
     batch_size: int = 100, checkpoint: str | os.PathLike | None = None,
+    workers: Workers | None = None,
 ) -> tuple[Sequential, History]:  # fmt: skip
     """Train a network, and test it every 100 iterations.
 
@@ -273,8 +318,10 @@ def train(
         Images of 28×28 pixels; by default 15 epochs, or 120 for the embedded digits.
     model, recipe : str
         ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
-    seed, checkpoint : int, path-like
-        Where all chance comes from; as for ``fit``.
+    seed : int
+        Where all chance comes from.
+    checkpoint, workers : path-like, Workers
+        As for ``fit``.
     lr, batch_size : float, int
         A constant learning rate in place of the recipe's; images in a batch.
 
@@ -288,7 +335,7 @@ def train(
     TypeError, ValueError, FloatingPointError
         As ``fit``; or there is no such model or recipe.
     """
-    run = functools.partial(fit, checkpoint=checkpoint)
+    run = functools.partial(fit, checkpoint=checkpoint, workers=workers)
     how: dict[str, Any] = {"epochs": epochs, "seed": seed, "lr": lr}
     how["batch_size"] = batch_size
     return recipes.train(data, model, recipe, fit=run, **how)

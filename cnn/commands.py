@@ -1,11 +1,10 @@
 """What the program does.
 
-Exported from book/30-program.ipynb: edit the chapter and run `make export`.
+Exported from book/32-program.ipynb: edit the chapter and run `make export`.
 """
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import platform
@@ -19,10 +18,11 @@ import numpy as np
 
 from . import __version__, files
 from .checkpoint import ResumeError, train
-from .console import LOG, UserError, say, told
+from .console import LOG, UserError, ending_together, need, say, told
 from .data import Dataset, digits, mnist_folder, read_folder
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
+from .parallel import MeetingError, Workers, started
 from .pictures import read_digit
 from .recipes import MODELS, RECIPES, SEED, epochs_for, plot_curves, probabilities
 from .training import History, evaluate
@@ -61,15 +61,6 @@ def _read(choice: str | None) -> Dataset:
 
 
 # --- Before an hour is spent ---
-def _need(package: str, purpose: str, install: str = "") -> None:
-    """Tell the user unless a package can be imported."""
-    get = f"{install or package}: pip install {install or package}"
-    try:
-        importlib.import_module(package)
-    except ImportError as err:
-        raise UserError(f"{purpose} needs the package {get}") from err
-
-
 def _data_to_learn(args: argparse.Namespace) -> Dataset:
     """Read the data, and tell the user where they leave nothing to learn."""
     data = _data(args.data)
@@ -138,10 +129,10 @@ def _about(args: argparse.Namespace, data: Dataset) -> dict[str, Any]:
 
 def _run(
     how: Callable[..., tuple[Any, History]], data: Dataset, args: argparse.Namespace,
-    **more: Path,
+    **more: Any,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
-    yours = OSError, FloatingPointError, MemoryError, ResumeError
+    yours = OSError, FloatingPointError, MemoryError, ResumeError, MeetingError
     options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
     with told(*yours):
         return how(data, args.model, args.recipe, **options, **more)
@@ -149,7 +140,16 @@ def _run(
 
 def _train(args: argparse.Namespace) -> None:
     """Train a network and write what comes of it into a folder."""
-    _need("safetensors", "writing the weights")
+    need("safetensors", "writing the weights")
+    with told(ImportError, RuntimeError):
+        workers = started()
+    with ending_together(workers):
+        _train_into(args, workers)
+
+
+def _train_into(args: argparse.Namespace, workers: Workers | None) -> None:
+    """Train, alone or with others; of several, only the first one writes."""
+    writes = workers is None or workers.rank == 0
     if args.out:
         _check_run(args.out, args.resume)
     data = _data_to_learn(args)
@@ -157,8 +157,11 @@ def _train(args: argparse.Namespace) -> None:
     checkpoint = out / "checkpoint.npz"
     _check_run(out, args.resume)
     try:
-        with _folder(out):
-            net, history = _run(train, data, args, checkpoint=checkpoint)
+        with _folder(out) if writes else contextlib.nullcontext():
+            how: dict[str, Any] = {"checkpoint": checkpoint, "workers": workers}
+            net, history = _run(train, data, args, **how)
+            if not writes:
+                return
             with told(OSError):
                 save_weights(out / "weights.safetensors", net, about)
                 files.save_history(out / "history.json", history, about)
@@ -172,6 +175,7 @@ def _train(args: argparse.Namespace) -> None:
     LOG.info("Written to %s: %s", out, _names(out))
 
 
+# --- Several processes ---
 def _draw(out: Path, histories: dict[str, History], show: bool) -> None:
     """Write curves.png, where Matplotlib is installed, and open it where wanted."""
     path = out / "curves.png"
@@ -194,7 +198,7 @@ def _names(out: Path) -> str:
 # --- evaluate, predict, summary ---
 def _load(weights: str | None) -> tuple[Sequential, np.dtype]:
     """Return the network of a file, a run's folder or the package, and its dtype."""
-    _need("safetensors", "reading the weights")
+    need("safetensors", "reading the weights")
     if weights is None:
         LOG.info("Weights: those that come with cnn, of the network deep on MNIST.")
     elif os.path.isdir(weights):
@@ -256,7 +260,7 @@ def _predict(args: argparse.Namespace) -> int:
     if not args.images:
         args.parser.error("the following arguments are required: IMAGE")
     net, dtype = _load(args.weights)
-    _need("PIL", "reading pictures", "pillow")
+    need("PIL", "reading pictures", "pillow")
     answers: list[dict[str, Any]] = []
     for path in args.images:
         try:
@@ -302,7 +306,7 @@ def _line(file: str, digit: int, probability: float, probabilities: list[float])
 # --- compare ---
 def _compare(args: argparse.Namespace) -> None:
     """Train a network here and its twin in PyTorch, and put the results side by side."""
-    _need("torch", "the comparison")
+    need("torch", "the comparison")
     from cnn.pytorch import train_twin
 
     data, histories = _data_to_learn(args), {}

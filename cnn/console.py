@@ -1,16 +1,21 @@
 """How the program speaks.
 
-Exported from book/30-program.ipynb: edit the chapter and run `make export`.
+Exported from book/32-program.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 
-__all__ = ["UserError", "told", "LOG", "say", "console"]
+from .parallel import MeetingError, Workers, meet
+
+__all__ = ["UserError", "told", "LOG", "say", "console", "need", "ending_together"]
 
 
 # --- What a program owes you ---
@@ -74,3 +79,44 @@ def console() -> Iterator[None]:
         stack.callback(LOG.removeHandler, handler)
         stack.callback(LOG.setLevel, LOG.level)
         yield
+
+
+# --- Before an hour is spent ---
+def need(package: str, purpose: str, install: str = "") -> None:
+    """Tell the user unless a package can be imported."""
+    get = f"{install or package}: pip install {install or package}"
+    try:
+        importlib.import_module(package)
+    except ImportError as err:
+        raise UserError(f"{purpose} needs the package {get}") from err
+
+
+# --- Several processes ---
+@contextlib.contextmanager
+def ending_together(workers: Workers | None) -> Iterator[None]:
+    """However one of several workers ends, let all of them end, and say why once."""
+    if workers and workers.rank:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; one will do
+    try:
+        yield
+    except BaseException as err:
+        known = isinstance(err.__cause__, FloatingPointError | MeetingError)
+        if workers and not known and not workers.met:
+            with contextlib.suppress(MeetingError):
+                meet(workers, {"error": str(err) or type(err).__name__})
+        elif workers and not known:
+            _abort(workers, err)
+        raise
+
+
+def _abort(workers: Workers, err: BaseException) -> None:
+    """Say what is wrong with this worker, and end all of them at once."""
+    if isinstance(err, UserError | KeyboardInterrupt):
+        stopped = "Interrupted. " * isinstance(err, KeyboardInterrupt)
+        print(f"cnn train, worker {workers.rank}: {stopped}{err}", file=sys.stderr)
+    else:
+        traceback.print_exception(err)
+    code = {UserError: 2, KeyboardInterrupt: 130}.get(type(err), 1)
+    sys.stderr.flush()
+    workers.comm.Abort(code)
+    os._exit(code)  # or Python goes on, until it is killed

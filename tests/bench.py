@@ -17,7 +17,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Hashable
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
@@ -61,11 +62,8 @@ def our_steps(network: str, ours: str, x: np.ndarray, y: np.ndarray) -> dict[str
     }
 
 
-def torch_steps(
-    network: str, fused: bool, x: np.ndarray, y: np.ndarray
-) -> dict[str, Step]:
-    """Return one training step and one forward pass of PyTorch's twin."""
-    import torch
+def torch_net(network: str) -> object:
+    """Return PyTorch's twin of a network."""
     from torch import nn
 
     convolutions = {
@@ -78,7 +76,16 @@ def torch_steps(
     }[network]
     inputs = {"simple": 2 * 24 * 24, "deep": 12 * 7 * 7}[network]
     dense = [nn.Linear(inputs, 200), nn.ReLU(), nn.Linear(200, 10)]
-    net = nn.Sequential(*convolutions, nn.Flatten(), *dense)
+    return nn.Sequential(*convolutions, nn.Flatten(), *dense)
+
+
+def torch_steps(
+    net: object, fused: bool, x: np.ndarray, y: np.ndarray
+) -> dict[str, Step]:
+    """Return one training step and one forward pass of PyTorch's twin."""
+    import torch
+    from torch import nn
+
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=fused)
     images, labels = torch.from_numpy(x), torch.from_numpy(y)
 
@@ -270,8 +277,8 @@ def measure(
     x, y = batch_of(batch)
     contestants = {
         ours: our_steps(network, ours, x, y),
-        "PyTorch": torch_steps(network, False, x, y),
-        "PyTorch, fused Adam": torch_steps(network, True, x, y),
+        "PyTorch": torch_steps(torch_net(network), False, x, y),
+        "PyTorch, fused Adam": torch_steps(torch_net(network), True, x, y),
     }
     records = []
     for what in ("step", "forward") if batch == 100 else ("step",):
@@ -295,10 +302,10 @@ def measure(
 def memory(who: str, network: str, batch: int) -> list[dict]:
     """Return by how many bytes ten steps raise this process's peak memory."""
     x, y = batch_of(batch)
-    make = {"PyTorch": lambda: torch_steps(network, False, x, y)["step"]}
+    make = {"PyTorch": lambda: torch_steps(torch_net(network), False, x, y)["step"]}
     step = make.get(who, lambda: our_steps(network, who, x, y)["step"])()
     tiny = batch_of(2)
-    small = {"PyTorch": lambda: torch_steps(network, False, *tiny)["step"]}
+    small = {"PyTorch": lambda: torch_steps(torch_net(network), False, *tiny)["step"]}
     small.get(who, lambda: our_steps(network, who, *tiny)["step"])()()
     Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak begins here
     before = resident("VmRSS")
@@ -324,8 +331,83 @@ def resident(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}: memory is measured on Linux only")
 
 
-def worker(job: dict) -> list[dict]:
+def together(who: str, x: np.ndarray, y: np.ndarray) -> tuple[Step, list[float]]:
+    """Return a step of the larger network shared by the processes of this job.
+
+    The list grows by the seconds that ours spends on each sum, waiting included.
+    """
+    talking: list[float] = []
+    if who == "DDP":
+        import torch
+        from torch.nn.parallel import DistributedDataParallel
+
+        rank, size = int(os.environ["PMI_RANK"]), int(os.environ["PMI_SIZE"])
+        how = {"rank": rank, "world_size": size, "init_method": os.environ["MEETING"]}
+        torch.distributed.init_process_group("gloo", **how)
+        net = DistributedDataParallel(torch_net("deep"))
+        return torch_steps(net, True, x[rank::size], y[rank::size])["step"], talking
+    import cnn
+    from cnn.parallel import share, started, step_together
+
+    net = cnn.deep_cnn(rng=np.random.default_rng(0))
+    optimizer, workers = cnn.Adam(net.params), started()
+    if workers is None:
+        return lambda: cnn.train_step(net, optimizer, x, y), talking
+    add = workers.sum
+    workers.sum = lambda a: timed(add, a, talking)
+    twin = share(net, workers)
+    return lambda: step_together(workers, twin, optimizer, x, y), talking
+
+
+def timed(function: Callable, a: np.ndarray, times: list[float]) -> np.ndarray:
+    """Call a function, and note how long it takes."""
+    start = perf_counter()
+    result = function(a)
+    times.append(perf_counter() - start)
+    return result
+
+
+def parallel(job: dict) -> list[dict]:
+    """Let processes and threads take turns with PyTorch's processes; each turn starts anew."""
+    turns: dict = {}
+    mpiexec = [str(Path(sys.executable).with_name("mpiexec")), "-n", "2"]
+    starts = {"two workers": (mpiexec, 1), "two threads": ([], 2), "DDP": (mpiexec, 1)}
+    for turn in range(2 if job["quick"] else ROUNDS):
+        for batch in (100, 1000):
+            for who, (start, threads) in starts.items():
+                part = {"kind": "turn", "who": who, "batch": batch, "threads": threads}
+                with tempfile.TemporaryDirectory() as folder:
+                    meeting = {"MEETING": f"file://{folder}/{turn}"}
+                    found = run(part, start, meeting)
+                turns.setdefault((who, batch), []).append(found)
+    return [
+        {
+            "who": who,
+            "network": "deep",
+            "batch": batch,
+            "threads": starts[who][1],
+            "what": "parallel",
+            "talking": median(t for found in rounds for t in found["talking"] or [0]),
+            **summary([t for found in rounds for t in found["step"]]),
+        }
+        for (who, batch), rounds in turns.items()
+    ]
+
+
+def one_turn(job: dict) -> dict[str, list[float]]:
+    """Take some steps, this process alone or with others, and return their seconds."""
+    step, talking = together(job["who"], *batch_of(job["batch"]))
+    for _ in range(10):
+        step()
+    talking.clear()
+    times = [seconds(step) for _ in range(20_000 // job["batch"])]
+    return {"step": times, "talking": talking}
+
+
+def worker(job: dict) -> list[dict] | dict:
     """Do one job in this process."""
+    if job["kind"] == "parallel":
+        return parallel(job)
     if job["kind"] == "memory":
         return memory(job["who"], job["network"], job["batch"])
     import torch  # before our loops start threads, so that neither's settings reach the other
@@ -337,6 +419,8 @@ def worker(job: dict) -> list[dict]:
         numba.set_num_threads(job["threads"])
     if job["kind"] == "nearest":
         return nearest(job["quick"])
+    if job["kind"] == "turn":
+        return one_turn(job)
     alone = job["threads"] == 1
     # what one thread and two tell depends most on how near the cores are
     scales = job["kind"] == "scaling"
@@ -380,16 +464,21 @@ def jobs(quick: bool) -> list[dict]:
         for network in ("simple", "deep")
         for batch in (100, 1024)
     ]
-    return [{"kind": "scaling", "threads": 2, "quick": quick}, *main, *tried, *peaks]
+    first = [
+        {"kind": kind, "threads": 2, "quick": quick} for kind in ("scaling", "parallel")
+    ]
+    return [*first, *main, *tried, *peaks]
 
 
-def run(job: dict) -> list[dict]:
+def run(
+    job: dict, start: Sequence[str] = (), more: Mapping[str, str] = {}
+) -> list[dict] | dict:
     """Do one job in a process of its own, with the number of threads set from its start."""
     variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(variables, str(job["threads"]))
-    environment |= OURS[job["ours"]][1] if "ours" in job else {}
+    environment |= OURS[job["ours"]][1] if "ours" in job else more
     result = subprocess.run(
-        [sys.executable, __file__, "--job", json.dumps(job)],
+        [*start, sys.executable, __file__, "--job", json.dumps(job)],
         env=environment,
         capture_output=True,
         text=True,
@@ -430,7 +519,9 @@ def main() -> None:
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
-        print(json.dumps(worker(json.loads(args.job))))
+        found = json.dumps(worker(json.loads(args.job)))
+        if os.environ.get("PMI_RANK", "0") == "0":  # one of several speaks
+            print(found)
         return
     from tqdm import tqdm
 

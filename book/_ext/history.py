@@ -13,6 +13,9 @@ VERSIONS = {"python": "Python", "numpy": "NumPy", "numba": "Numba", "torch": "Py
 TIERS = {"seconds": "trained for seconds", "minutes": "trained for minutes", "full": ""}
 
 
+BENCH = "{doc}`26-whole-step`, {doc}`27-many-machines`, {doc}`28-scaling`"
+
+
 class RunIndex(GeneratedIndex):
     """Tables of the chapters' last runs and of the stored measurements."""
 
@@ -22,7 +25,7 @@ class RunIndex(GeneratedIndex):
             ["Chapter", "Executed", "Time", "Data", "With"], map(row, read_all())
         )
         stored = [
-            measurement("Times of training steps", "bench", "{doc}`26-whole-step`"),
+            measurement("Times of training steps", "bench", BENCH),
             measurement(
                 "Trainings over many seeds",
                 "replication",

@@ -1,4 +1,4 @@
-"""What the exercises of chapters 23 to 26 ask for: the answers are here. Try first.
+"""What the exercises of chapters 23 to 28 ask for: the answers are here. Try first.
 
 For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
 """
@@ -284,9 +284,117 @@ ONCE = {
 }
 
 
+# --- 27 Many machines ---
+
+
+def merge(n1, m1, v1, n2, m2, v2):
+    """Put two values into each set that have its mean and variance; take those of all."""
+    values, counts = [], []
+    for n, m, v in ((n1, m1, v1), (n2, m2, v2)):
+        values += [m - math.sqrt(v), m + math.sqrt(v)]
+        counts += [n / 2, n / 2]
+    total = sum(counts)
+    mean = math.fsum(n * x for n, x in zip(counts, values, strict=True)) / total
+    squares = (n * (x - mean) ** 2 for n, x in zip(counts, values, strict=True))
+    return n1 + n2, mean, math.fsum(squares) / total
+
+
+def merge_cases(rng: Rng) -> Iterator[Case]:
+    """Yield counts, means and variances of two sets."""
+    yield "the same mean", 4, 1.5, 0.25, 6, 1.5, 1.0
+    yield "no variance", 3, -1.0, 0.0, 5, 2.0, 0.0
+    yield "sets of one value", 1, 2.0, 0.0, 1, -4.0, 0.0
+    for n1, n2 in ((5, 5), (1, 9), (30, 2), (700, 300)):
+        m1, m2 = rng.standard_normal(2).tolist()
+        v1, v2 = rng.random(2).tolist()
+        yield "ordinary sets", n1, m1, v1, n2, m2, v2
+    yield "means far from 0", 300, 1e6 + 0.25, 1.0, 700, 1e6 - 0.5, 2.0
+
+
+def merged(n1, m1, v1, n2, m2, v2, mean=None, variance=None):
+    """Merge with another rule for the mean or the variance."""
+    n, m, v = merge(n1, m1, v1, n2, m2, v2)
+    m = m if mean is None else mean
+    return n, m, v if variance is None else variance(n, m)
+
+
+MERGE = {
+    "the sets' means count the same, whatever their sizes": lambda n1, m1, v1, n2, m2, v2: (
+        merged(n1, m1, v1, n2, m2, v2, (m1 + m2) / 2)
+    ),
+    "the variance of the sets' means is missing": lambda n1, m1, v1, n2, m2, v2: merged(
+        n1, m1, v1, n2, m2, v2, None, lambda n, m: (n1 * v1 + n2 * v2) / n
+    ),
+    "it is the plain mean of the variances": lambda n1, m1, v1, n2, m2, v2: merged(
+        n1, m1, v1, n2, m2, v2, None, lambda n, m: (v1 + v2) / 2
+    ),
+    "the sum of squares is not divided by the count": lambda n1, m1, v1, n2, m2, v2: (
+        merged(
+            *(n1, m1, v1, n2, m2, v2, None),
+            lambda n, m: n * merge(n1, m1, v1, n2, m2, v2)[2],
+        )
+    ),
+    "it is divided by n - 1, not by n": lambda n1, m1, v1, n2, m2, v2: merged(
+        *(n1, m1, v1, n2, m2, v2, None),
+        lambda n, m: n / (n - 1) * merge(n1, m1, v1, n2, m2, v2)[2],
+    ),
+    "it is the standard deviation": lambda n1, m1, v1, n2, m2, v2: merged(
+        *(n1, m1, v1, n2, m2, v2, None),
+        lambda n, m: math.sqrt(merge(n1, m1, v1, n2, m2, v2)[2]),
+    ),
+}
+
+
+# --- 28 How far it carries ---
+
+
+def crossover(P, alpha, beta):
+    """Draw both lines, and see where they cross."""
+    L = math.ceil(math.log2(P))
+    ring0, ring1 = 2 * (P - 1) * alpha, 2 * (P - 1) * beta / P
+    tree0, tree1 = 2 * L * alpha, 2 * L * beta
+    return (ring0 - tree0) / (tree1 - ring1)
+
+
+def crossover_cases(rng: Rng) -> Iterator[Case]:
+    """Yield P, alpha and beta."""
+    yield "two workers", 2, 1e-6, 1e-9
+    for P in (3, 4, 5, 8, 9, 64, 1000, 10_000):
+        yield "ordinary numbers", P, 10 ** -rng.uniform(2, 6), 10 ** -rng.uniform(6, 10)
+
+
+def crossing(P, alpha, beta, rounds=None, ring=None, share=None):
+    """Return where the lines cross, with other counts of rounds or another share of the array."""
+    L = math.ceil(math.log2(P)) if rounds is None else rounds
+    ring = P - 1 if ring is None else ring
+    share = 1 / P if share is None else share
+    return alpha / beta * (ring - L) / (L - ring * share)
+
+
+CROSSOVER = {
+    "the logarithm is not rounded up": lambda P, alpha, beta: crossing(
+        P, alpha, beta, math.log2(P)
+    ),
+    "the logarithm is the natural one": lambda P, alpha, beta: crossing(
+        P, alpha, beta, math.ceil(math.log(P))
+    ),
+    "the ring has P - 1 rounds, not P": lambda P, alpha, beta: crossing(
+        P, alpha, beta, ring=P
+    ),
+    "it is upside down: α divided by β, not β by α": lambda P, alpha, beta: (
+        crossover(P, alpha, beta) * (beta / alpha) ** 2
+    ),
+    "it is too large by the factor 2: both have it": lambda P, alpha, beta: (
+        2 * crossover(P, alpha, beta)
+    ),
+}
+
+
 EXERCISES = {
     "ex-bands-one": (Task(correlate, correlate_cases, CORRELATE),),
     "ex-kernel-lists": (Task(offsets, offset_cases, OFFSETS),),
     "ex-kernel-row": (Task(row_gradient, row_gradient_cases, ROW),),
     "ex-step-once": (Task(log_sum_exp, log_sum_exp_cases, ONCE),),
+    "ex-parallel-merge": (Task(merge, merge_cases, MERGE),),
+    "ex-scaling-crossover": (Task(crossover, crossover_cases, CROSSOVER),),
 }
