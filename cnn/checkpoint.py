@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, recipes, training
+from . import recipes, training
 from .data import Dataset, batches
 from .files import history_from, load_arrays, locked, save_arrays
 from .network import Sequential, check_state
@@ -220,11 +220,13 @@ def _writes(workers: Workers | None) -> bool:
 
 def _agree(workers: Workers, net: Sequential, record: dict[str, str]) -> None:
     """Raise in all workers unless all are about to do the same, from the same weights."""
-    weights = 0
+    code = weights = 0
     for a in net.state_dict().values():
         weights = zlib.crc32(np.ascontiguousarray(a).data, weights)
-    versions = f"{__version__}, {np.__version__}, {platform.python_version()}"
-    record |= {"weights": f"{weights:08x}", "cnn, NumPy, Python": versions}
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        code = zlib.crc32(file.read_bytes(), code)
+    record |= {"weights": f"{weights:08x}", "version of cnn": f"{code:08x}"}
+    record |= {"NumPy": np.__version__, "Python": platform.python_version()}
     meet(workers, record)
 
 

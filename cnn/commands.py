@@ -99,11 +99,12 @@ def _place(args: argparse.Namespace, data: Dataset, prefix: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def _folder(out: Path) -> Iterator[None]:
+def _folder(out: Path, workers: Workers | None = None) -> Iterator[None]:
     """Make a run's folder, and keep every other run out of it meanwhile."""
     with contextlib.ExitStack() as stack:
-        with told(OSError):
-            stack.enter_context(files.locked(out / "run.lock"))
+        if not (workers and workers.rank):  # of several, the first one does
+            with told(OSError):
+                stack.enter_context(files.locked(out / "run.lock"))
         yield
 
 
@@ -129,27 +130,18 @@ def _about(args: argparse.Namespace, data: Dataset) -> dict[str, Any]:
 
 def _run(
     how: Callable[..., tuple[Any, History]], data: Dataset, args: argparse.Namespace,
-    **more: Any,
+    workers: Workers | None = None, **more: Path,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
     yours = OSError, FloatingPointError, MemoryError, ResumeError, MeetingError
     options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
+    options |= {"workers": workers} if workers else {}
     with told(*yours):
         return how(data, args.model, args.recipe, **options, **more)
 
 
-def _train(args: argparse.Namespace) -> None:
-    """Train a network and write what comes of it into a folder."""
-    need("safetensors", "writing the weights")
-    with told(ImportError, RuntimeError):
-        workers = started()
-    with ending_together(workers):
-        _train_into(args, workers)
-
-
 def _train_into(args: argparse.Namespace, workers: Workers | None) -> None:
     """Train, alone or with others; of several, only the first one writes."""
-    writes = workers is None or workers.rank == 0
     if args.out:
         _check_run(args.out, args.resume)
     data = _data_to_learn(args)
@@ -157,10 +149,9 @@ def _train_into(args: argparse.Namespace, workers: Workers | None) -> None:
     checkpoint = out / "checkpoint.npz"
     _check_run(out, args.resume)
     try:
-        with _folder(out) if writes else contextlib.nullcontext():
-            how: dict[str, Any] = {"checkpoint": checkpoint, "workers": workers}
-            net, history = _run(train, data, args, **how)
-            if not writes:
+        with _folder(out, workers):
+            net, history = _run(train, data, args, workers, checkpoint=checkpoint)
+            if workers and workers.rank:
                 return
             with told(OSError):
                 save_weights(out / "weights.safetensors", net, about)
@@ -176,6 +167,15 @@ def _train_into(args: argparse.Namespace, workers: Workers | None) -> None:
 
 
 # --- Several processes ---
+def _train(args: argparse.Namespace) -> None:
+    """Train a network and write what comes of it into a folder."""
+    need("safetensors", "writing the weights")
+    with told(ImportError, RuntimeError):
+        workers = started()
+    with ending_together(workers):
+        _train_into(args, workers)
+
+
 def _draw(out: Path, histories: dict[str, History], show: bool) -> None:
     """Write curves.png, where Matplotlib is installed, and open it where wanted."""
     path = out / "curves.png"
