@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 
@@ -118,5 +119,6 @@ def _abort(workers: Workers, err: BaseException) -> None:
         traceback.print_exception(err)
     code = {UserError: 2, KeyboardInterrupt: 130}.get(type(err), 1)
     sys.stderr.flush()
+    time.sleep(1)  # mpiexec drops what it has not passed on
     workers.comm.Abort(code)
     os._exit(code)  # or Python goes on, until it is killed

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import STEP
 from hypothesis import given, strategies as st
 from post import Comm, together
 
@@ -388,8 +389,8 @@ def test_the_wrong_mpiexec_is_noticed() -> None:
 @needs_mpi
 def test_the_program_as_several_processes(tmp_path: Path) -> None:
     """As one writes: the same losses up to rounding, the same files; the same bits again."""
-    words = [*TRAIN, "--recipe", "dropout", "--epochs", 7, "--out"]
-    runs = {"one": 1, "two": 2, "three": 3, "again": 3}
+    words = [*TRAIN, "--recipe", "dropout", "--epochs", 2, "--out"]
+    runs = {"one": 1, "three": 3, "two": 2, "again": 2}
     for name, n in runs.items():
         result = mpiexec([*words, name], n=n, folder=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -406,29 +407,29 @@ def test_the_program_as_several_processes(tmp_path: Path) -> None:
     for name in ("two", "three"):
         apart = np.abs(np.subtract(losses[name], losses["one"]))
         assert apart[0] < 1e-5
-        assert apart.max() < 0.1
+        assert apart.max() < 0.05
     nets = [load_weights(tmp_path / name / "weights.safetensors") for name in runs]
     x, y = digits().x_test, digits().y_test
     errors = [evaluate(net, x, y)[1] for net in nets]
-    assert max(errors) - min(errors) < 0.05
+    assert max(errors) - min(errors) < 0.1
 
 
 @needs_mpi
 def test_any_number_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     """Three begin, two go on, one ends: nearly the run of one."""
     out = tmp_path / "out"
-    words = [*TRAIN, "--recipe", "dropout", "--out", out]
-    for n, epochs in ((3, 7), (2, 14), (1, 21)):
+    words = [*TRAIN, "--recipe", "dropout", "--batch-size", 14, "--out", out]
+    for n, epochs in ((3, 1), (2, 2), (1, 3)):
         more = ["--resume"] if n < 3 else []
         result = mpiexec([*words, "--epochs", epochs, *more], n=n, folder=tmp_path)
         assert result.returncode == 0, result.stderr
-    result = mpiexec([*words[:-1], tmp_path / "whole", "--epochs", 21], folder=tmp_path)
+    result = mpiexec([*words[:-1], tmp_path / "whole", "--epochs", 3], folder=tmp_path)
     assert result.returncode == 0, result.stderr
     losses = [
         json.loads((tmp_path / name / "history.json").read_bytes())["loss"]
         for name in ("out", "whole")
     ]
-    assert len(losses[0]) == len(losses[1]) == 21 * 15
+    assert len(losses[0]) == len(losses[1]) == 3 * 107
     assert np.abs(np.subtract(*losses))[:100].max() < 1e-3
 
 
@@ -465,7 +466,7 @@ runpy.run_module("cnn", run_name="__main__", alter_sys=True)
 
 
 @needs_mpi
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1 if STEP > 1 else 10))
 def test_a_worker_that_dies_ends_all(tmp_path: Path, seed: int) -> None:
     """Killed at a random moment: all end, and the checkpoint is whole or not there."""
     chance, out = random.Random(seed), tmp_path / "out"

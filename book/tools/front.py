@@ -1,4 +1,6 @@
-"""Draw the picture on the book's first page, book/_static/front.svg: `python book/tools/front.py`.
+"""Draw the picture on the book's first page, and the one that others show with a link to it.
+
+    python book/tools/front.py      writes book/_static/front.svg and cover.png
 
 A digit of the embedded set goes through the deep network whose weights the book keeps; what is
 drawn is what the network computes.
@@ -15,11 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
+from matplotlib.transforms import Bbox
 
 from cnn import digits, load_weights, softmax
 
 BOOK = Path(__file__).resolve().parents[1]
-PICTURE = BOOK / "_static" / "front.svg"
+PICTURE, COVER = BOOK / "_static" / "front.svg", BOOK / "_static" / "cover.png"
+WHOLE = Bbox([[0, -0.55], [8, 3.65]])  # 1200 by 630 pixels, as links are shown
 INK, FORWARD, BACKWARD = "0.5", "C0", "C1"
 SIGNED = [(0.23, 0.51, 0.84), (0.96, 0.96, 0.96), (0.85, 0.4, 0.23)]
 
@@ -60,6 +64,7 @@ def main() -> int:
     back = "and back: how must each weight change?"
     fig.text(0.515, 0.03, back, ha="center", size=14)
     fig.savefig(PICTURE, metadata={"Date": None})
+    fig.savefig(COVER, dpi=150, facecolor="white", bbox_inches=WHOLE)
     print(f"{PICTURE.name}: a {P.argmax()} with probability {P.max():.3f}")
     return 0
 
