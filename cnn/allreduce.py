@@ -12,7 +12,7 @@ __all__ = ["sum_naive", "sum_tree", "sum_ring"]
 
 # --- The sum itself ---
 def sum_naive(comm: Any, a: np.ndarray) -> None:
-    """Replace everybody's ``a`` by the sum: all send to worker 0, which sends it back."""
+    """Replace everybody's ``a`` by the sum: all send to worker 0, and it sends back."""
     other = np.empty_like(a)
     if comm.rank:
         comm.Send(a, dest=0)
@@ -26,7 +26,7 @@ def sum_naive(comm: Any, a: np.ndarray) -> None:
 
 
 def sum_tree(comm: Any, a: np.ndarray) -> None:
-    """Replace everybody's ``a`` by the sum, along a tree: half as many are left each round."""
+    """Replace everybody's ``a`` by the sum: each round, half of the workers are left."""
     other, reach = np.empty_like(a), 1
     while reach < comm.size:
         if comm.rank % (2 * reach) == reach:
@@ -43,7 +43,7 @@ def sum_tree(comm: Any, a: np.ndarray) -> None:
 
 
 def sum_ring(comm: Any, a: np.ndarray) -> None:
-    """Replace everybody's ``a``, one-dimensional, by the sum: its pieces go around a ring.
+    """Replace everybody's ``a``, a row, by the sum: its pieces go around a ring.
 
     Implements {eq}`eq:parallel-ring`: so many bytes are sent by each worker.
     """

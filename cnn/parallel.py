@@ -115,7 +115,7 @@ class Workers:
         self.deal(1)
 
     def deal(self, N: int) -> slice:
-        """Return which of a batch's N images this worker computes with, at least one."""
+        """Return which of N images this worker computes with, at least one."""
         own = share_of(N, self.rank, self.size)
         self.N, self.own = N, own.stop - own.start
         self.part = slice(own.start, max(own.stop, own.start + 1))
@@ -205,7 +205,7 @@ def gather(workers: Workers, text: str) -> list[str]:
 
 
 def _stop_together(workers: Workers, J: float, wrong: str) -> None:
-    """Raise the same error in all workers where the cost is not finite in one of them."""
+    """Raise the same error in all workers where the cost is not finite in one."""
     if not np.isfinite(J):
         told = [
             f"worker {p}: {text}"
@@ -218,7 +218,7 @@ def _stop_together(workers: Workers, J: float, wrong: str) -> None:
 def evaluate_together(
     workers: Workers, net: Sequential, x: np.ndarray, y: np.ndarray
 ) -> tuple[float, float]:
-    """Compute cost and error rate on a whole set, of which each worker takes a share."""
+    """Compute cost and error rate on a set, of which each worker takes a share."""
     own, J, error, wrong = share_of(len(x), workers.rank, workers.size), 0.0, 0.0, ""
     n = own.stop - own.start
     try:
