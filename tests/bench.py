@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter, sleep
@@ -404,10 +405,93 @@ def one_turn(job: dict) -> dict[str, list[float]]:
     return {"step": times, "talking": talking}
 
 
+HOSTS, MBIT = 4, 100
+# MPI must believe that these are different machines, and use their network
+CABLE = ["-genv", "MPIR_CVAR_NOLOCAL", "1", "-genv", "UCX_TLS", "tcp"]
+LAUNCH = """#!/bin/bash
+while [[ $1 == -* ]]; do shift; done
+host=${1##*.}
+shift
+exec ip netns exec cnn$host bash -c "$*"
+"""
+
+
+def cable() -> list[dict]:
+    """Measure messages and sums between four hosts, with cables of 100 Mbit/s each.
+
+    The hosts are network namespaces of this machine: it takes Linux, root, and ``ip`` and ``tc``.
+    Where these are missing, nothing is measured.
+    """
+    made = [f"ip netns add cnn{k}" for k in range(HOSTS)]
+    made += ["ip link add cnn-bridge type bridge", "ip link set cnn-bridge up"]
+    for k in range(HOSTS):
+        made += [
+            f"ip link add cnn-out{k} type veth peer name cnn-in{k} netns cnn{k}",
+            f"ip link set cnn-out{k} master cnn-bridge up",
+            f"ip -n cnn{k} addr add 10.77.0.{k}/24 dev cnn-in{k}",
+            f"ip -n cnn{k} link set cnn-in{k} up",
+            f"ip -n cnn{k} link set lo up",
+            f"ip netns exec cnn{k} tc qdisc add dev cnn-in{k} root tbf "
+            f"rate {MBIT}mbit burst 32k latency 400ms",
+        ]
+    try:
+        for command in made:
+            subprocess.run(command.split(), check=True, capture_output=True)
+        with tempfile.TemporaryDirectory() as folder:
+            launcher = Path(folder, "launch")
+            launcher.write_text(LAUNCH, "utf-8")
+            launcher.chmod(0o755)
+            hosts = ",".join(f"10.77.0.{k}" for k in range(HOSTS))
+            mpiexec = str(Path(sys.executable).with_name("mpiexec"))
+            start = ["ip", "netns", "exec", "cnn0", mpiexec, *CABLE]
+            start += ["-launcher", "ssh", "-launcher-exec", str(launcher)]
+            start += ["-hosts", hosts, "-ppn", "1", "-n", f"{HOSTS}"]
+            return run({"kind": "messages", "threads": 1}, start)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    finally:
+        for command in [
+            "ip link del cnn-bridge",
+            *(f"ip netns del cnn{k}" for k in range(HOSTS)),
+        ]:
+            with suppress(OSError):
+                subprocess.run(command.split(), check=False, capture_output=True)
+
+
+def messages() -> list[dict]:
+    """Time messages between two of this job's processes, and the ring's sum among all."""
+    from mpi4py import MPI
+
+    from cnn.allreduce import sum_ring
+
+    comm, records = MPI.COMM_WORLD, []
+    for n in (8, 4096, 2**16, 2**18, 2**20):
+        a, times = np.zeros(n, np.uint8), []
+        for _ in range(21):
+            comm.Barrier()
+            start = perf_counter()
+            if comm.rank == 0:
+                comm.Send(a, dest=1)
+                comm.Recv(a, source=1)
+            elif comm.rank == 1:
+                comm.Recv(a, source=0)
+                comm.Send(a, dest=0)
+            times.append((perf_counter() - start) / 2)
+        records.append({"what": "message", "bytes": n, **summary(times[1:])})
+    gradients, times = np.zeros(122_270, np.float32), []
+    for _ in range(11):
+        comm.Barrier()
+        times.append(seconds(lambda: sum_ring(comm, gradients)))
+    sums = {"what": "sum", "workers": comm.size, "bytes": gradients.nbytes}
+    return [*records, sums | summary(times[1:])]
+
+
 def worker(job: dict) -> list[dict] | dict:
     """Do one job in this process."""
     if job["kind"] == "parallel":
-        return parallel(job)
+        return [*parallel(job), *cable()]
+    if job["kind"] == "messages":
+        return messages()
     if job["kind"] == "memory":
         return memory(job["who"], job["network"], job["batch"])
     import torch  # before our loops start threads, so that neither's settings reach the other
