@@ -152,6 +152,14 @@ def test_exercises_of_several_kinds(chapter: Chapter):
 
 
 @each_chapter
+def test_no_table_is_torn(chapter: Chapter):
+    """After a blank line, rows without a head are words and bars."""
+    for rows in re.findall(r"(?m)^(?:\|.*(?:\n|$))+", chapter.prose):
+        head, rule, *_ = [*rows.splitlines(), ""]
+        assert re.fullmatch(r"\|[-:| ]+\|", rule), head
+
+
+@each_chapter
 def test_no_letter_is_invisible(chapter: Chapter):
     """A backslash that a program read as a bell or a tab leaves a formula that is none."""
     for cell in chapter.cells:

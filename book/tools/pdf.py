@@ -150,20 +150,20 @@ def once(title: str) -> str:
     return re.sub(r"^(\S+\s)?\1?(.{3,})\2$", r"\1\2", title)
 
 
-def mend_outline(out: Path) -> None:
-    """Say every bookmark once, and give the PDF its title."""
-    import pypdf
+def mend(out: Path) -> None:
+    """Say every bookmark once, give the PDF its title, and pack its small objects."""
+    import pikepdf
 
-    writer = pypdf.PdfWriter(clone_from=out)
-    items = [writer.root_object["/Outlines"].get_object()]
-    while items:
-        item = items.pop()
-        items += [item[key].get_object() for key in ("/First", "/Next") if key in item]
-        if "/Title" in item:
-            title = pypdf.generic.TextStringObject(once(item["/Title"]))
-            item[pypdf.generic.NameObject("/Title")] = title
-    writer.add_metadata({"/Title": TITLE})
-    writer.write(out)
+    with pikepdf.open(out, allow_overwriting_input=True) as pdf:
+        items = [pdf.Root.Outlines]
+        while items:
+            item = items.pop()
+            items += [item[key] for key in ("/First", "/Next") if key in item]
+            if "/Title" in item:
+                item.Title = pikepdf.String(once(str(item.Title)))
+        pdf.docinfo["/Title"] = TITLE
+        packed = pikepdf.ObjectStreamMode.generate
+        pdf.save(out, object_stream_mode=packed, recompress_flate=True)
 
 
 def main() -> None:
@@ -174,7 +174,7 @@ def main() -> None:
         sys.exit(f"No pages in {site}: run 'make book' first.")
     page = join(site.resolve())
     print_pdf(page, out)
-    mend_outline(out)
+    mend(out)
     page.unlink()
     shutil.rmtree(site / PRINTED)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
