@@ -118,7 +118,7 @@ class Sections(HTMLParser):
         """Return of what kind texts in a tag are: "" outside the article, "none" if nothing."""
         if tag == "article":
             return "text"
-        hidden = {"headerlink", "viewcode-link", "cell_output", "reading-time"}
+        hidden = {"headerlink", "cell_output", "reading-time"}
         if not outer or outer == "none":
             return outer
         if hidden & classes or tag in {"script", "button"}:
