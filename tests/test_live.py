@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import STEP
 from live import SCRIPTS, scripts
 from visits import SIZES
 
@@ -260,7 +261,7 @@ def test_numbers_are_written_as_in_the_book(visit):
         (FRONT, with_pen),
         (FRONT, with_finger),
         (CHAPTER, with_finger),
-    ],
+    ][::STEP],
 )
 def test_a_drawing_is_read(visit, name, draw):
     page = visit(name, "phone" if draw is with_finger else "desktop", has_touch=True)
@@ -457,7 +458,7 @@ def test_printed_and_live_change_places(visit, name):
     assert not figure.locator(".live-switch").is_visible()
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES][::STEP])
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_jumps(visit, name, size):
     """The page's cumulative layout shift, with all that its figures do while they load."""
