@@ -1,6 +1,6 @@
 """The program.
 
-Exported from book/32-program.ipynb: edit the chapter and run `make export`.
+Exported from book/34-program.ipynb: edit the chapter and run `make export`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Stopping and going on.
 
-Exported from book/30-checkpoint.ipynb: edit the chapter and run `make export`.
+Exported from book/32-checkpoint.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib
