@@ -20,6 +20,7 @@ from . import __version__, files
 from .checkpoint import ResumeError, train
 from .console import LOG, UserError, ending_together, need, say, told
 from .data import Dataset, digits, mnist_folder, read_folder
+from .gpu_plan import GpuError
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
 from .parallel import MeetingError, Workers, started
@@ -133,10 +134,11 @@ def _run(
     workers: Workers | None = None, **more: Path,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
-    yours = OSError, FloatingPointError, MemoryError, ResumeError, MeetingError
-    options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
+    yours = OSError, FloatingPointError, MemoryError, ImportError
+    names = "epochs", "seed", "lr", "batch_size", "device"  # compare has no device
+    options = {k: getattr(args, k) for k in names if k in args}
     options |= {"workers": workers} if workers else {}
-    with told(*yours):
+    with told(*yours, ResumeError, MeetingError, GpuError):
         return how(data, args.model, args.recipe, **options, **more)
 
 
