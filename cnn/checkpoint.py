@@ -202,14 +202,15 @@ Ways = tuple[Callable[[np.ndarray], float], Callable[[], tuple[float, float]]]
 
 def _ways(parts: Parts, data: Dataset, workers: Workers | None) -> Ways:
     """Return how to take a step with some images, and how to test, alone or together."""
-    (net, optimizer, _), (x, y, *test) = parts, data[1:]
+    net, optimizer, _ = parts
+    _, x, y, x_test, y_test = data
     net.train()
     if workers is None:
         step = functools.partial(train_step, net, optimizer)
-        return lambda i: step(x[i], y[i]), functools.partial(evaluate, net, *test)
+        return lambda i: step(x[i], y[i]), lambda: evaluate(net, x_test, y_test)
     step = functools.partial(step_together, workers, share(net, workers), optimizer)
-    test_all = functools.partial(evaluate_together, workers, net, *test)
-    return lambda i: step(x[i], y[i]), test_all
+    test = functools.partial(evaluate_together, workers, net, x_test, y_test)
+    return lambda i: step(x[i], y[i]), test
 
 
 def _writes(workers: Workers | None) -> bool:
@@ -234,13 +235,13 @@ def _fit_and_keep(
     workers: Workers | None, device: str, **how: int,
 ) -> History:  # fmt: skip
     """Train from the checkpoint, if there is one, and keep new ones."""
-    rng, run = parts[2], identify(parts, data, **how)
+    (net, optimizer, rng), run = parts, identify(parts, data, **how)
     history, state = History(), rng.bit_generator.state
     if path and Path(path).exists():
         history, state = resume(path, run, parts, total)
     N, done = len(data.x_train), len(history.loss)
     if workers:
-        _agree(workers, parts[0], {**run, "end": f"{total}", "iteration": f"{done}"})
+        _agree(workers, net, {**run, "end": f"{total}", "iteration": f"{done}"})
     take, test = _ways(parts, data, workers)
 
     def step(batch: tuple[np.ndarray, State]) -> float:
@@ -253,9 +254,8 @@ def _fit_and_keep(
             save(path, run, parts, state, history)
 
     dealt: Iterator[Any] = iterations(N, how["batch_size"], rng, total, done, state)
-    if device == "cuda":  # it takes the steps until the next test at once
-        card = on_card(*parts[:2], data, **how)
-        take, test, dealt = card.cost, card.test, card.ahead(dealt, done)
+    if device == "cuda":
+        take, test, dealt = on_card(net, optimizer, data, dealt, done, **how)
     return loop(step, test, dealt, total, how["every"], history, keep)
 
 

@@ -135,7 +135,7 @@ def _run(
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
     yours = OSError, FloatingPointError, MemoryError, ImportError
-    names = "epochs", "seed", "lr", "batch_size", "device"  # compare has no device
+    names = "epochs", "seed", "lr", "batch_size", "device"
     options = {k: getattr(args, k) for k in names if k in args}
     options |= {"workers": workers} if workers else {}
     with told(*yours, ResumeError, MeetingError, GpuError):
@@ -251,8 +251,7 @@ def _summary(args: argparse.Namespace) -> None:
         {"layer": str(layer), "output": shape, "parameters": count_parameters(layer)}
         for layer, shape in zip(net, output_shapes(net), strict=True)
     ]
-    record = {"layers": layers, "parameters": count_parameters(net)}
-    _answer(args, record, summary(net))
+    _answer(args, {"layers": layers, "parameters": count_parameters(net)}, summary(net))
 
 
 def _predict(args: argparse.Namespace) -> int:

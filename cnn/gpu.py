@@ -157,16 +157,16 @@ def product(
         A = cuda.shared.array((T, T), float32)
         B = cuda.shared.array((T, T), float32)
         ti, tj = i % T, j % T
-        au, av = (tj, ti) if a_turned else (ti, tj)
-        bu, bv = (tj, ti) if b_turned else (ti, tj)
+        a_row, a_col = (tj, ti) if a_turned else (ti, tj)
+        b_row, b_col = (tj, ti) if b_turned else (ti, tj)
         total = zero
         for first in range(0, K, T):
-            A[au, av] = zero
-            if i - ti + au < I and first + av < K:
-                A[au, av] = read_a(i - ti + au, first + av, q, dq, r, theta)
-            B[bu, bv] = zero
-            if first + bu < K and j - tj + bv < J:
-                B[bu, bv] = read_b(first + bu, j - tj + bv, q, dq, r, theta)
+            A[a_row, a_col] = zero
+            if i - ti + a_row < I and first + a_col < K:
+                A[a_row, a_col] = read_a(i - ti + a_row, first + a_col, q, dq, r, theta)
+            B[b_row, b_col] = zero
+            if first + b_row < K and j - tj + b_col < J:
+                B[b_row, b_col] = read_b(first + b_row, j - tj + b_col, q, dq, r, theta)
             cuda.syncthreads()
             for k in range(T):
                 total += A[ti, k] * B[k, tj]

@@ -6,7 +6,6 @@ Exported from book/30-gpu-step.ipynb: edit the chapter and run `make export`.
 import math
 from collections.abc import Callable
 
-import numpy as np
 from numba import cuda, float32
 
 from .conv import Conv2d

@@ -5,6 +5,7 @@ Exported from book/30-gpu-step.ipynb: edit the chapter and run `make export`.
 
 import itertools
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ import numpy as np
 
 from .conv import Conv2d
 from .correlation import geometry
+from .data import Dataset
 from .models import output_shapes
-from .network import Flatten, Layer, Linear, ReLU, Sequential
+from .network import Flatten, Linear, ReLU, Sequential
 from .optimizers import Adam, AdamW, Optimizer
 from .regularization import Dropout
 
@@ -36,7 +38,7 @@ class GpuError(ValueError):
 class Stage:
     """A layer with weights, and what follows it: an activation, dropout."""
 
-    layer: Layer
+    layer: Any  # Conv2d or Linear
     before: tuple[int, ...]  # one image's shape, in and out
     after: tuple[int, ...]
     source: int  # where in an image's row of numbers its input begins, its output,
@@ -59,6 +61,7 @@ def plan(net: Sequential, optimizer: Optimizer, shape: tuple[int, ...]) -> list[
         )
     stages: list[Stage] = []
     before, source, target, first = shape, 0, math.prod(shape), 0
+    layer: Any
     for i, (layer, after) in enumerate(
         zip(net, output_shapes(net, shape), strict=True)
     ):
@@ -109,7 +112,10 @@ class Sizes(NamedTuple):
 
 
 def sizes(stage: Stage) -> Sizes:
-    """Return them: the image first, with its padding but without the rows that nobody reads."""
+    """Return the sizes for a convolution.
+
+    Implements {eq}`eq:gpu-room`, the sum of the parts.
+    """
     (C_in, H, W), (C_out, h, w) = stage.before, stage.after
     f_h, f_w = stage.layer.params["weight"].shape[2:]
     g = geometry((H, W), (f_h, f_w), **stage.layer.where)
@@ -156,13 +162,16 @@ def check_device(device: str, workers: object) -> None:
         )
 
 
-def on_card(net: Sequential, optimizer: Optimizer, *run: Any, **counts: int) -> Any:
-    """Return a ``cnn.gpu_step.Card`` for the run, or say what is missing."""
+def on_card(
+    net: Sequential, optimizer: Optimizer, data: Dataset, dealt: Iterable, done: int,
+    **counts: int,
+) -> tuple[Callable, Callable, Iterator]:  # fmt: skip
+    """Return how a card looks at a cost, how it tests, and the batches, whose steps it takes."""
     try:
-        card = import_module("cnn.gpu_step")
+        card = import_module("cnn.gpu_step").Card(net, optimizer, data, **counts)
     except ImportError as err:
         raise ImportError(
             "a graphics processor needs the packages numba and numba-cuda: "
             f"pip install 'cnn-from-first-principles[gpu]' ({err})"
         ) from err
-    return card.Card(net, optimizer, *run, **counts)
+    return card.cost, card.test, card.ahead(dealt, done)

@@ -114,9 +114,8 @@ class Kernels:
 
     def forward(self, N: int, x: Any, y: Any, r: Any, a: Room) -> Iterator[Launch]:
         """Yield what computes the costs of N images: all that a test needs."""
-        square = TILE * TILE
-        args = x, a.order, a.clock, a.spot, a.q, r, a.theta
-        yield Launch(self.convolve, N, THREADS, args)
+        square, first = TILE * TILE, (x, a.order, a.clock, a.spot, a.q, r, a.theta)
+        yield Launch(self.convolve, N, THREADS, first)
         for stage, kernel in self.hidden:
             grid = tiles(N, stage.after[0])
             yield Launch(kernel, grid, square, (N, a.q, a.dq, r, a.theta))
@@ -129,8 +128,7 @@ class Kernels:
         for stage, kernel in self.blame:
             grid = tiles(N, stage.before[0])
             yield Launch(kernel, grid, square, (N, a.q, a.dq, a.r, a.theta))
-        args = a.q, a.dq, a.r, a.theta, a.part
-        yield Launch(self.deconvolve, N, THREADS, args)
+        yield Launch(self.deconvolve, N, THREADS, (a.q, a.dq, a.r, a.theta, a.part))
         args = N, a.clock, a.q, a.dq, a.r, a.part, a.theta, a.m, a.v, a.rates
         yield Launch(self.update, self.blocks, square, args)
 
