@@ -13,7 +13,7 @@ from .correlation import Padding, geometry, pad
 from .shapes import shapes
 
 __all__ = [
-    "SIMULATED", "THREADS", "TILE", "zero", "place", "conv2d_gpu",
+    "SIMULATED", "THREADS", "TILE", "TWO_TILES", "zero", "place", "conv2d_gpu",
     "conv2d_gpu_backward", "product",
 ]  # fmt: skip
 
@@ -22,6 +22,7 @@ __all__ = [
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 256  # in a block
 TILE = 2 if SIMULATED else 16  # rows and columns of a tile
+TWO_TILES = 4 * 2 * TILE * TILE  # bytes
 zero = np.float32(0)  # a plain 0 would be a whole number, 0.0 a float64
 
 
@@ -154,22 +155,23 @@ def product(
     @cuda.jit(device=True)
     def tile(i, j, I, J, K, q, dq, r, theta):
         """Return the number (i, j); all threads of a block call it together."""
-        A = cuda.shared.array((T, T), float32)
-        B = cuda.shared.array((T, T), float32)
+        pool = cuda.shared.array(0, float32)
         ti, tj = i % T, j % T
         a_row, a_col = (tj, ti) if a_turned else (ti, tj)
         b_row, b_col = (tj, ti) if b_turned else (ti, tj)
         total = zero
         for first in range(0, K, T):
-            A[a_row, a_col] = zero
-            if i - ti + a_row < I and first + a_col < K:
-                A[a_row, a_col] = read_a(i - ti + a_row, first + a_col, q, dq, r, theta)
-            B[b_row, b_col] = zero
-            if first + b_row < K and j - tj + b_col < J:
-                B[b_row, b_col] = read_b(first + b_row, j - tj + b_col, q, dq, r, theta)
+            row, k = i - ti + a_row, first + a_col
+            inside = row < I and k < K
+            A = read_a(row, k, q, dq, r, theta) if inside else zero
+            k, col = first + b_row, j - tj + b_col
+            inside = k < K and col < J
+            B = read_b(k, col, q, dq, r, theta) if inside else zero
+            pool[a_row * T + a_col] = A
+            pool[T * T + b_row * T + b_col] = B
             cuda.syncthreads()
             for k in range(T):
-                total += A[ti, k] * B[k, tj]
+                total += pool[ti * T + k] * pool[T * T + k * T + tj]
             cuda.syncthreads()
         return total
 

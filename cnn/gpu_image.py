@@ -197,12 +197,11 @@ def convolving(stages: list[Stage]) -> Callable:
         chain([convolution(stage) for stage in conv]),
         math.prod(stages[0].before),
     )
-    room = max([sizes(stage).dz for stage in conv], default=1)
 
     @cuda.jit
     def kernel(images, order, clock, spot, q, r, theta):
         """Let block n compute with the batch's image n."""
-        pool, n = cuda.shared.array(room, float32), cuda.blockIdx.x
+        pool, n = cuda.shared.array(0, float32), cuda.blockIdx.x
         first = clock[0]
         if cuda.threadIdx.x == 0:
             spot[n] = first + n
@@ -218,12 +217,11 @@ def deconvolving(stages: list[Stage]) -> Callable:
     """Make the kernel that sends an image's gradient back through all convolutions."""
     conv = [stage for stage in stages if isinstance(stage.layer, Conv2d)]
     back = chain([deconvolution(stage) for stage in reversed(conv)])
-    room = max([sizes(stage).end for stage in conv], default=1)
 
     @cuda.jit
     def kernel(q, dq, r, theta, part):
         """Let block n compute with image n."""
-        pool = cuda.shared.array(room, float32)
+        pool = cuda.shared.array(0, float32)
         back(cuda.blockIdx.x, q, dq, r, theta, part, pool)
 
     return kernel

@@ -108,7 +108,7 @@ def scoring(stage: Stage) -> Callable:
     @cuda.jit
     def kernel(N, labels, order, clock, spot, q, dq, theta, costs):
         """Let block n compute with image n, and block 0 move the clock on."""
-        z, n = cuda.shared.array(K, float32), cuda.blockIdx.x
+        z, n = cuda.shared.array(0, float32), cuda.blockIdx.x
         t, T = cuda.threadIdx.x, cuda.blockDim.x
         for k in range(t, K, T):
             z[k] = theta[bias + k]

@@ -13,10 +13,10 @@ from numba import cuda
 
 from .conv import Conv2d
 from .data import Dataset
-from .gpu import SIMULATED, THREADS, TILE
+from .gpu import SIMULATED, THREADS, TILE, TWO_TILES
 from .gpu_image import convolving, deconvolving
 from .gpu_kernels import blaming, hidden, scoring, updating
-from .gpu_plan import GpuError, Stage, plan
+from .gpu_plan import GpuError, Stage, plan, sizes
 from .network import Sequential
 from .optimizers import Adam, AdamW
 from .regularization import dropout
@@ -83,16 +83,17 @@ def zeros(*shape: int, dtype: type = np.float32) -> Any:
 
 
 class Launch(NamedTuple):
-    """A kernel, how many blocks of how many threads run it, and with what."""
+    """A kernel, how many blocks, of how many threads that share how many bytes, and with what."""
 
     kernel: Any
     blocks: int
     threads: int
+    room: int
     args: tuple
 
     def __call__(self, stream: Any) -> None:
         """Send it to the card, behind what has been sent there before."""
-        self.kernel[self.blocks, self.threads, stream](*self.args)
+        self.kernel[self.blocks, self.threads, stream, self.room](*self.args)
 
 
 def tiles(rows: int, columns: int) -> int:
@@ -106,6 +107,9 @@ class Kernels:
     def __init__(self, stages: list[Stage], optimizer: Adam) -> None:
         *middle, last = stages
         dense = [stage for stage in middle if not isinstance(stage.layer, Conv2d)]
+        conv = [stage for stage in stages if isinstance(stage.layer, Conv2d)]
+        self.room = 4 * max([sizes(stage).end for stage in conv], default=1)
+        self.classes = last.after[0]
         self.convolve, self.score = convolving(stages), scoring(last)
         self.hidden = [(stage, hidden(stage)) for stage in dense]
         self.blame = [(s, blaming(s)) for s in reversed(dense) if s.source]
@@ -115,22 +119,23 @@ class Kernels:
     def forward(self, N: int, x: Any, y: Any, r: Any, a: Room) -> Iterator[Launch]:
         """Yield what computes the costs of N images: all that a test needs."""
         square, first = TILE * TILE, (x, a.order, a.clock, a.spot, a.q, r, a.theta)
-        yield Launch(self.convolve, N, THREADS, first)
+        yield Launch(self.convolve, N, THREADS, self.room, first)
         for stage, kernel in self.hidden:
             grid = tiles(N, stage.after[0])
-            yield Launch(kernel, grid, square, (N, a.q, a.dq, r, a.theta))
+            yield Launch(kernel, grid, square, TWO_TILES, (N, a.q, a.dq, r, a.theta))
         args = N, y, a.order, a.clock, a.spot, a.q, a.dq, a.theta, a.costs
-        yield Launch(self.score, N, THREADS, args)
+        yield Launch(self.score, N, THREADS, 4 * self.classes, args)
 
     def backward(self, N: int, a: Room) -> Iterator[Launch]:
         """Yield what a step does after that."""
         square = TILE * TILE
         for stage, kernel in self.blame:
             grid = tiles(N, stage.before[0])
-            yield Launch(kernel, grid, square, (N, a.q, a.dq, a.r, a.theta))
-        yield Launch(self.deconvolve, N, THREADS, (a.q, a.dq, a.r, a.theta, a.part))
-        args = N, a.clock, a.q, a.dq, a.r, a.part, a.theta, a.m, a.v, a.rates
-        yield Launch(self.update, self.blocks, square, args)
+            yield Launch(kernel, grid, square, TWO_TILES, (N, a.q, a.dq, a.r, a.theta))
+        args = a.q, a.dq, a.r, a.theta, a.part
+        yield Launch(self.deconvolve, N, THREADS, self.room, args)
+        last = N, a.clock, a.q, a.dq, a.r, a.part, a.theta, a.m, a.v, a.rates
+        yield Launch(self.update, self.blocks, square, TWO_TILES, last)
 
 
 def record(launches: list[Launch], stream: Any) -> Callable[[], object]:

@@ -151,7 +151,7 @@ print("networks:", case + 1)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_any_network_takes_the_steps_of_one_process(seed: int) -> None:
     """Costs, weights, memories to single precision; tests without dropout; the same bits again."""
-    assert simulate(STEPS, seed, 5) == "networks: 5\n"
+    assert simulate(STEPS, seed, 4) == "networks: 4\n"
 
 
 # --- The training loop ---
@@ -183,7 +183,7 @@ assert near(history.loss, other.loss)
 assert near(history.test_loss, other.test_loss)
 assert history.test_error == other.test_error
 assert all(near(net.params[name], a, 1e-4) for name, a in twin.params.items())
-for devices in (("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")):
+for devices in (("cuda", "cuda"), ("cuda", "cpu")):
     for epochs, device in zip((1, 3), devices):
         again, _, parts = run(epochs, device, f"{'-'.join(devices)}.npz")
     assert near(parts.loss, history.loss)
@@ -324,4 +324,6 @@ def test_the_benchmark_runs_on_a_tiny_network(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     stored = json.loads(out.read_text("utf-8"))
     assert not stored["trial"]
-    assert {r["what"] for r in stored["records"]} == {"step", "epochs", "check"}
+    assert {r["what"] for r in stored["records"]} == {
+        "step", "epochs", "check", "meeting",
+    }  # fmt: skip
