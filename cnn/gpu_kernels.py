@@ -24,13 +24,9 @@ __all__ = [
 # --- A tile's block ---
 def hidden(stage: Stage) -> Callable:
     """Make the kernel of a dense layer: q W^T + b, a tile of images and units for each block."""
-    M_in, M_out, source, target = (
-        *stage.before,
-        *stage.after,
-        stage.source,
-        stage.target,
-    )
-    T, columns, first, bias = TILE, -(-stage.after[0] // TILE), stage.first, stage.bias
+    (M_in,), (M_out,) = stage.before, stage.after
+    T, columns = TILE, -(-M_out // TILE)
+    source, target, first, bias = stage.source, stage.target, stage.first, stage.bias
     activate, _ = activation(stage)
 
     @cuda.jit(device=True)
