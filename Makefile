@@ -76,6 +76,10 @@ train: $(READY) ## train the network of Table 1 (MNIST where found, else the emb
 bench: $(READY) ## time training steps beside PyTorch's, for the chapter on the whole step (a quarter of an hour)
 	@$(BIN)/python tests/bench.py
 
+bench-gpu: $(READY) ## time training steps on a graphics processor of Nvidia's (minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gpu]'
+	@$(BIN)/python tests/bench_gpu.py
+
 replicate: $(READY) ## train with every recipe and seed, for the chapters on MNIST and PyTorch (hours)
 	@$(BIN)/python book/tools/replicate.py
 

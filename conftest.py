@@ -48,7 +48,7 @@ LONGEST = (
     "test_pictures",
     "19-mnist",
     "test_program",
-    "31-pictures",
+    "33-pictures",
     "test_exercises",
 )
 

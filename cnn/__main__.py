@@ -1,6 +1,6 @@
 """The program.
 
-Exported from book/32-program.ipynb: edit the chapter and run `make export`.
+Exported from book/34-program.ipynb: edit the chapter and run `make export`.
 """
 
 import argparse
@@ -86,6 +86,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--batch-size": {**_COUNT, "default": 100, "help": "images in a step (100)"},
     "--seed": {"type": _number(0), "default": SEED, "help": "fixes all chance"},
     "--out": {"type": Path, "help": "folder to write to (else one in data/runs)"},
+    "--device": {"choices": ["cpu", "cuda"], "default": "cpu", "help": "what computes"},
     "--show": {**_FLAG, "help": "open the curves, if there is a screen"},
     "--resume": {**_FLAG, "help": "go on from the folder's checkpoint"},
     "--json": {**_FLAG, "help": "answer with one JSON document"},
@@ -126,7 +127,7 @@ _COMPARE = """\
 _RUN = "--model --recipe --data --epochs --lr --batch-size --seed --out --show"
 _TALK = "--json --quiet"
 _WORDS = {
-    "train": ("train a network", f"{_RUN} --resume --quiet", _TRAIN),
+    "train": ("train a network", f"{_RUN} --device --resume --quiet", _TRAIN),
     "evaluate": ("test a network", f"weights? --data {_TALK}", _EVALUATE),
     "predict": ("read the digits in pictures", f"--weights images {_TALK}", _PREDICT),
     "summary": ("show a network's layers", f"weights?|--model {_TALK}", _SUMMARY),

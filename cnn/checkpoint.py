@@ -1,6 +1,6 @@
 """Stopping and going on.
 
-Exported from book/30-checkpoint.ipynb: edit the chapter and run `make export`.
+Exported from book/32-checkpoint.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import numpy as np
 from . import recipes, training
 from .data import Dataset, batches
 from .files import history_from, load_arrays, locked, save_arrays
+from .gpu_plan import check_device, on_card
 from .network import Sequential, check_state
 from .optimizers import Optimizer, Rate
 from .parallel import Workers, evaluate_together, meet, share, step_together
@@ -196,21 +197,20 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
 
 
 # --- The loop, with a checkpoint ---
-Ways = tuple[
-    Callable[[np.ndarray, np.ndarray], float], Callable[[], tuple[float, float]]
-]
+Ways = tuple[Callable[[np.ndarray], float], Callable[[], tuple[float, float]]]
 
 
 def _ways(parts: Parts, data: Dataset, workers: Workers | None) -> Ways:
-    """Return how to take a step with a batch, and how to test, alone or together."""
+    """Return how to take a step with some images, and how to test, alone or together."""
     net, optimizer, _ = parts
-    test = data.x_test, data.y_test
+    _, x, y, x_test, y_test = data
     net.train()
     if workers is None:
         step = functools.partial(train_step, net, optimizer)
-        return step, functools.partial(evaluate, net, *test)
+        return lambda i: step(x[i], y[i]), lambda: evaluate(net, x_test, y_test)
     step = functools.partial(step_together, workers, share(net, workers), optimizer)
-    return step, functools.partial(evaluate_together, workers, net, *test)
+    test = functools.partial(evaluate_together, workers, net, x_test, y_test)
+    return lambda i: step(x[i], y[i]), test
 
 
 def _writes(workers: Workers | None) -> bool:
@@ -232,28 +232,30 @@ def _agree(workers: Workers, net: Sequential, record: dict[str, str]) -> None:
 
 def _fit_and_keep(
     path: str | os.PathLike | None, parts: Parts, data: Dataset, total: int,
-    workers: Workers | None, **how: int,
+    workers: Workers | None, device: str, **how: int,
 ) -> History:  # fmt: skip
     """Train from the checkpoint, if there is one, and keep new ones."""
-    rng, run = parts[2], identify(parts, data, **how)
+    (net, optimizer, rng), run = parts, identify(parts, data, **how)
     history, state = History(), rng.bit_generator.state
     if path and Path(path).exists():
         history, state = resume(path, run, parts, total)
     N, done = len(data.x_train), len(history.loss)
     if workers:
-        _agree(workers, parts[0], {**run, "end": f"{total}", "iteration": f"{done}"})
+        _agree(workers, net, {**run, "end": f"{total}", "iteration": f"{done}"})
     take, test = _ways(parts, data, workers)
 
     def step(batch: tuple[np.ndarray, State]) -> float:
         nonlocal state
         i, state = batch
-        return take(data.x_train[i], data.y_train[i])
+        return take(i)
 
     def keep() -> None:
         if path and _writes(workers):
             save(path, run, parts, state, history)
 
-    dealt = iterations(N, how["batch_size"], rng, total, done, state)
+    dealt: Iterator[Any] = iterations(N, how["batch_size"], rng, total, done, state)
+    if device == "cuda":
+        take, test, dealt = on_card(net, optimizer, data, dealt, done, **how)
     return loop(step, test, dealt, total, how["every"], history, keep)
 
 
@@ -261,6 +263,7 @@ def fit(
     net: Sequential, optimizer: Optimizer, data: Dataset, *, epochs: int,
     rng: np.random.Generator, batch_size: int = 100, every: int = 100,
     checkpoint: str | os.PathLike | None = None, workers: Workers | None = None,
+    device: str = "cpu",
 ) -> History:  # fmt: skip
     """Train ``net`` on ``data``, test it now and then, and return the history.
 
@@ -281,6 +284,8 @@ def fit(
     workers : Workers, optional
         The processes that share the work, as ``cnn.parallel.started()`` returns them: each
         calls ``fit`` with the same arguments, and has the same network afterwards.
+    device : str
+        ``"cpu"``, or ``"cuda"`` for a graphics processor: see ``cnn.gpu_plan``.
 
     Returns
     -------
@@ -294,7 +299,8 @@ def fit(
         run uses the checkpoint. The workers differ in arguments, data or versions.
     """
     how = {"batch_size": batch_size, "every": every}
-    if checkpoint is None and workers is None:
+    check_device(device, workers)
+    if checkpoint is None and workers is None and device == "cpu":
         return training.fit(net, optimizer, data, epochs=epochs, rng=rng, **how)
     check_trains(optimizer, net)
     check_generator(rng)
@@ -303,14 +309,14 @@ def fit(
         if checkpoint and _writes(workers):
             stack.enter_context(locked(Path(checkpoint).with_suffix(".lock")))
         parts = net, optimizer, rng
-        return _fit_and_keep(checkpoint, parts, data, total, workers, **how)
+        return _fit_and_keep(checkpoint, parts, data, total, workers, device, **how)
 
 
 def train(
     data: Dataset, model: str = "simple", recipe: str = "constant", *,
     epochs: int | None = None, seed: int = SEED, lr: float | None = None,
     batch_size: int = 100, checkpoint: str | os.PathLike | None = None,
-    workers: Workers | None = None,
+    workers: Workers | None = None, device: str = "cpu",
 ) -> tuple[Sequential, History]:  # fmt: skip
     """Train a network, and test it every 100 iterations.
 
@@ -322,7 +328,7 @@ def train(
         ``"simple"`` or ``"deep"``; ``"constant"``, ``"schedule"`` or ``"dropout"``.
     seed : int
         Where all chance comes from.
-    checkpoint, workers : path-like, Workers
+    checkpoint, workers, device : path-like, Workers, str
         As for ``fit``.
     lr, batch_size : float, int
         A constant learning rate in place of the recipe's; images in a batch.
@@ -337,7 +343,7 @@ def train(
     TypeError, ValueError, FloatingPointError
         As ``fit``; or there is no such model or recipe.
     """
-    run = functools.partial(fit, checkpoint=checkpoint, workers=workers)
+    run = functools.partial(fit, checkpoint=checkpoint, workers=workers, device=device)
     how: dict[str, Any] = {"epochs": epochs, "seed": seed, "lr": lr}
     how["batch_size"] = batch_size
     return recipes.train(data, model, recipe, fit=run, **how)

@@ -1,6 +1,6 @@
 """What the program does.
 
-Exported from book/32-program.ipynb: edit the chapter and run `make export`.
+Exported from book/34-program.ipynb: edit the chapter and run `make export`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from . import __version__, files
 from .checkpoint import ResumeError, train
 from .console import LOG, UserError, ending_together, need, say, told
 from .data import Dataset, digits, mnist_folder, read_folder
+from .gpu_plan import GpuError
 from .models import count_parameters, output_shapes, summary
 from .network import Sequential
 from .parallel import MeetingError, Workers, started
@@ -133,10 +134,11 @@ def _run(
     workers: Workers | None = None, **more: Path,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
-    yours = OSError, FloatingPointError, MemoryError, ResumeError, MeetingError
-    options = {k: getattr(args, k) for k in ("epochs", "seed", "lr", "batch_size")}
+    yours = OSError, FloatingPointError, MemoryError, ImportError
+    names = "epochs", "seed", "lr", "batch_size", "device"
+    options = {k: getattr(args, k) for k in names if k in args}
     options |= {"workers": workers} if workers else {}
-    with told(*yours):
+    with told(*yours, ResumeError, MeetingError, GpuError):
         return how(data, args.model, args.recipe, **options, **more)
 
 
@@ -249,8 +251,7 @@ def _summary(args: argparse.Namespace) -> None:
         {"layer": str(layer), "output": shape, "parameters": count_parameters(layer)}
         for layer, shape in zip(net, output_shapes(net), strict=True)
     ]
-    record = {"layers": layers, "parameters": count_parameters(net)}
-    _answer(args, record, summary(net))
+    _answer(args, {"layers": layers, "parameters": count_parameters(net)}, summary(net))
 
 
 def _predict(args: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """How the program speaks.
 
-Exported from book/32-program.ipynb: edit the chapter and run `make export`.
+Exported from book/34-program.ipynb: edit the chapter and run `make export`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Pictures that somebody else made.
 
-Exported from book/31-pictures.ipynb: edit the chapter and run `make export`.
+Exported from book/33-pictures.ipynb: edit the chapter and run `make export`.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Lines are long, straight, and thin.
 
-Exported from book/31-pictures.ipynb: edit the chapter and run `make export`.
+Exported from book/33-pictures.ipynb: edit the chapter and run `make export`.
 """
 
 import os

@@ -146,7 +146,7 @@ class History:
         For each of these, results on the test set, and the time used until then.
     """
 
-    # 29-files gives it these two, when there are files
+    # 31-files gives it these two, when there are files
     save: ClassVar[Callable[..., None]]
     load: ClassVar[Callable[..., "History"]]
 

@@ -1,6 +1,6 @@
 """Weights that others can read.
 
-Exported from book/29-files.ipynb: edit the chapter and run `make export`.
+Exported from book/31-files.ipynb: edit the chapter and run `make export`.
 """
 
 import json

@@ -24,7 +24,7 @@ PINS = {
         re.MULTILINE,
     )
 }
-LATER = {"lab", "serve"}  # installed by their own targets only
+LATER = {"gpu", "lab", "serve"}  # installed where there is a card, or by their targets
 EXTRAS = PROJECT["optional-dependencies"]
 
 

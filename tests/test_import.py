@@ -28,7 +28,8 @@ import numpy.random  # brings Cython's run-time module along
 before = set(sys.modules)
 import cnn, pkgutil, importlib
 for module in pkgutil.iter_modules(cnn.__path__):
-    if module.name not in ("__main__", "pytorch") and "kernels" not in module.name:
+    alone = module.name not in ("__main__", "pytorch", "gpu", "gpu_image", "gpu_step")
+    if alone and "kernels" not in module.name:
         importlib.import_module(f"cnn.{module.name}")
 tops = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(*sorted(t for t in tops if t not in sys.stdlib_module_names and not t.startswith("_")))

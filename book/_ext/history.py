@@ -27,6 +27,9 @@ class RunIndex(GeneratedIndex):
         stored = [
             measurement("Times of training steps", "bench", BENCH),
             measurement(
+                "The same on a graphics processor", "gpu", "{doc}`30-gpu-step`"
+            ),
+            measurement(
                 "Trainings over many seeds",
                 "replication",
                 "{doc}`19-mnist`, {doc}`20-pytorch`, {doc}`22-handwriting`",

@@ -1,4 +1,4 @@
-"""What the exercises of chapters 23 to 28 ask for: the answers are here. Try first.
+"""What the exercises of chapters 23 to 30 ask for: the answers are here. Try first.
 
 For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
 """
@@ -390,6 +390,100 @@ CROSSOVER = {
 }
 
 
+# --- 29 On a graphics processor ---
+
+
+def halves(a):
+    """Add up round after round, number by number."""
+    a, out = list(a), []
+    while len(a) > 1:
+        half = len(a) // 2
+        a = [a[k] + a[k + half] for k in range(half)]
+        out += a
+    return np.array(out)
+
+
+def halves_cases(rng: Rng) -> Iterator[Case]:
+    """Yield rows of numbers."""
+    yield "two numbers", np.array([3, -1])
+    yield "two rounds", np.array([1, 2, 3, 4])
+    for T in (8, 32, 64):
+        yield "whole numbers", rng.integers(-9, 10, T)
+        yield "floating-point numbers", rng.standard_normal(T)
+
+
+def rounds_with(fold: Callable, a):
+    """Add up in rounds, with another way to halve."""
+    out = []
+    while len(a) > 1:
+        a = fold(a)
+        out.append(a)
+    return np.concatenate(out)
+
+
+HALVES = {
+    "neighbours are added, not number k + T/2": lambda a: rounds_with(
+        lambda a: a[::2] + a[1::2], a
+    ),
+    "only the sum is returned": lambda a: halves(a)[-1:],
+    "the numbers themselves are among the rounds": lambda a: np.concatenate(
+        [a, halves(a)]
+    ),
+    "the second half is turned around": lambda a: rounds_with(
+        lambda a: a[: len(a) // 2] + a[len(a) // 2 :][::-1], a
+    ),
+    "only the first round is there": lambda a: halves(a)[: len(a) // 2],
+}
+
+
+# --- 30 A step on the graphics processor ---
+
+
+def whose(block, counts):
+    """Write down who does each block, and look it up."""
+    owners = [(task, b) for task, count in enumerate(counts) for b in range(count)]
+    return owners[block]
+
+
+def whose_cases(rng: Rng) -> Iterator[Case]:
+    """Yield a block and the tasks' counts."""
+    yield "one task", 3, [5]
+    yield "a task without blocks", 2, [2, 0, 3]
+    yield "the first task has none", 0, [0, 0, 2]
+    for _ in range(12):
+        counts = rng.integers(0, 5, 6).tolist() + [1]
+        yield "ordinary counts", int(rng.integers(sum(counts))), counts
+    yield "the last block", 8, [4, 2, 3]
+
+
+def first_not_below(block, counts, strict):
+    """Go through the tasks with another comparison."""
+    for task, count in enumerate(counts):
+        if block < count or (not strict and block == count):
+            return task, block
+        block -= count
+    return len(counts) - 1, block
+
+
+WHOSE = {
+    "a block with the number of the count is the next task's": lambda block, counts: (
+        first_not_below(block, counts, False)
+    ),
+    "the block keeps its number in the whole kernel": lambda block, counts: (
+        whose(block, counts)[0],
+        block,
+    ),
+    "tasks are counted from 1": lambda block, counts: (
+        whose(block, counts)[0] + 1,
+        whose(block, counts)[1],
+    ),
+    "the two are in the other order": lambda block, counts: whose(block, counts)[::-1],
+    "tasks without blocks are not counted": lambda block, counts: whose(
+        block, [count for count in counts if count]
+    ),
+}
+
+
 EXERCISES = {
     "ex-bands-one": (Task(correlate, correlate_cases, CORRELATE),),
     "ex-kernel-lists": (Task(offsets, offset_cases, OFFSETS),),
@@ -397,4 +491,6 @@ EXERCISES = {
     "ex-step-once": (Task(log_sum_exp, log_sum_exp_cases, ONCE),),
     "ex-parallel-merge": (Task(merge, merge_cases, MERGE),),
     "ex-scaling-crossover": (Task(crossover, crossover_cases, CROSSOVER),),
+    "ex-gpu-halves": (Task(halves, halves_cases, HALVES),),
+    "ex-gpustep-whose": (Task(whose, whose_cases, WHOSE),),
 }

@@ -1,4 +1,4 @@
-"""What the exercises of chapters 29 to 32 ask for: the answers are here. Try first.
+"""What the exercises of chapters 31 to 34 ask for: the answers are here. Try first.
 
 For each function: one that is right, as plain as possible; the calls to try; mistakes, in words.
 """
@@ -15,7 +15,7 @@ from exercises import Case, Rng, Task, after
 
 from answers.learning import idx_bytes, idx_cases, idx_with
 
-# --- 29 Files that may lie ---
+# --- 31 Files that may lie ---
 
 
 def write_idx(path, a):
@@ -100,7 +100,7 @@ WRITE = {
 }
 
 
-# --- 30 Stopping and going on ---
+# --- 32 Stopping and going on ---
 
 
 def batch_of(N, batch_size, seed, t):
@@ -174,7 +174,7 @@ BATCH = {
 }
 
 
-# --- 31 Pictures that somebody else made ---
+# --- 33 Pictures that somebody else made ---
 
 
 def holes(mask):
@@ -254,7 +254,7 @@ HOLES = {
 }
 
 
-# --- 32 The program ---
+# --- 34 The program ---
 
 
 @cache
