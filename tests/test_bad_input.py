@@ -1799,7 +1799,20 @@ EXCEPTIONS = {
     "MeetingError": "is raised, not called: test_parallel.py",
     "meet": "tells its workers apart: test_parallel.py",
     "padded_size": "calculates with a Geometry, which geometry has checked",
+    "conv2d_gpu": "has the shapes of conv2d_loops, before a card is asked: test_gpu.py",
+    "conv2d_gpu_backward": "has those of conv2d_loops_backward: test_gpu.py",
+    "GpuError": "is raised, not called: test_gpu.py",
+    "plan": "refuses networks, not arguments: test_gpu.py",
+    "check_device": "is what fit asks: test_gpu.py",
 }
+ON_A_CARD = """
+product activation chain convolution convolving deconvolution deconvolving filter_gradient
+input_gradient loader adam blaming either hidden move_bias move_filters
+move_weights scoring updating Sizes Stage sizes check_stages on_card
+Card Kernels Launch Room Steps draw next_rates record
+tiles zeros
+"""
+EXCEPTIONS |= dict.fromkeys(ON_A_CARD.split(), "follows a plan that fits: test_gpu.py")
 if find_spec("torch"):
     EXCEPTIONS[best_device.__name__] = "takes no argument"
 

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from chapters import Chapter, qualified, read_all, tree
+from conftest import STEP
 from exercises import (
     Task,
     calls,
@@ -37,18 +38,19 @@ MISSING = [name for name in ("PIL", "safetensors") if find_spec(name) is None]
 needs = pytest.mark.skipif(bool(MISSING), reason=f"without {', '.join(MISSING)}")
 
 
-def labels(*more: str) -> pytest.MarkDecorator:
+def labels(*more: str, step: int = 1) -> pytest.MarkDecorator:
     """Return a test for each exercise, or with ``n`` for each function of each."""
     cases = [
         pytest.param(label, *([n] if more else []), marks=[needs] * (label == PROGRAM))
         for label, tasks in EXERCISES.items()
         for n in range(len(tasks) if more else 1)
     ]
-    return pytest.mark.parametrize(("label", *more), cases)
+    return pytest.mark.parametrize(("label", *more), cases[::step])
 
 
 each_exercise = labels()
 each_function = labels("n")
+a_third_of_functions = labels("n", step=STEP)
 
 
 # --- In the chapters ---
@@ -279,7 +281,7 @@ def in_files(wrong: Callable) -> Callable:
     return write
 
 
-@each_function
+@a_third_of_functions
 def test_other_wrong_functions_fail_without_a_name(label: str, n: int):
     """What is right after all, or is a listed mistake for other arguments too, is left out."""
     task, tried = EXERCISES[label][n], 0

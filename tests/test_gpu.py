@@ -37,10 +37,13 @@ os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 sys.setswitchinterval(1e-5)
 import numpy as np
 from cnn import *
-from cnn import gpu, gpu_plan
+from cnn import gpu, gpu_image, gpu_kernels, gpu_plan
 from cnn.gpu_step import Steps
 
 use("numpy")
+for module in (gpu, gpu_image, gpu_kernels):
+    # else a thread's first warning makes it, while another looks through the names
+    vars(module)["__warningregistry__"] = {}
 
 
 def near(a, b, share=1e-5):
