@@ -134,7 +134,7 @@ def _run(
     workers: Workers | None = None, **more: Path,
 ) -> tuple[Any, History]:  # fmt: skip
     """Train as the options say, with ``train`` or its twin."""
-    yours = OSError, FloatingPointError, MemoryError, ImportError
+    yours = OSError, FloatingPointError, MemoryError
     names = "epochs", "seed", "lr", "batch_size", "device"
     options = {k: getattr(args, k) for k in names if k in args}
     options |= {"workers": workers} if workers else {}

@@ -170,7 +170,7 @@ def on_card(
     try:
         card = import_module("cnn.gpu_step").Card(net, optimizer, data, **counts)
     except ImportError as err:
-        raise ImportError(
+        raise GpuError(
             "a graphics processor needs the packages numba and numba-cuda: "
             f"pip install 'cnn-from-first-principles[gpu]' ({err})"
         ) from err

@@ -279,9 +279,7 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cnn.gpu_step", None)
     net = Sequential(Flatten(), Linear(784, 10, **TO))
     how = {"epochs": 1, "rng": np.random.default_rng(0), "device": "cuda"}
-    with pytest.raises(
-        ImportError, match=r"pip install 'cnn-from-first-principles\[gpu"
-    ):
+    with pytest.raises(GpuError, match=r"pip install 'cnn-from-first-principles\[gpu"):
         fit(net, Adam(net.params), ZEROS, **how)
 
 
