@@ -13,8 +13,8 @@ from .correlation import Padding, geometry, pad
 from .shapes import shapes
 
 __all__ = [
-    "SIMULATED", "THREADS", "TILE", "TWO_TILES", "zero", "place", "conv2d_gpu",
-    "conv2d_gpu_backward", "product",
+    "SIMULATED", "THREADS", "TILE", "DEEP", "TILES", "zero", "place", "conv2d_gpu",
+    "conv2d_gpu_backward", "product", "joined",
 ]  # fmt: skip
 
 
@@ -22,7 +22,8 @@ __all__ = [
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 256  # in a block
 TILE = 2 if SIMULATED else 16  # rows and columns of a tile
-TWO_TILES = 4 * 2 * TILE * TILE  # bytes
+DEEP = 2 if SIMULATED else 4  # tiles of each matrix that are fetched together
+TILES = 4 * 2 * DEEP * TILE * TILE  # bytes
 zero = np.float32(0)  # a plain 0 would be a whole number, 0.0 a float64
 
 
@@ -150,29 +151,46 @@ def product(
 
     Implements {eq}`eq:gpu-tile`. The matrices are what two functions read.
     """
-    T = TILE
+    T, there = TILE, DEEP * TILE * TILE  # where B begins
 
     @cuda.jit(device=True)
     def tile(i, j, I, J, K, q, dq, r, theta):
         """Return the number (i, j); all threads of a block call it together."""
-        pool = cuda.shared.array(0, float32)
+        pool, total = cuda.shared.array(0, float32), zero
+        A, B = cuda.local.array(DEEP, float32), cuda.local.array(DEEP, float32)
         ti, tj = i % T, j % T
         a_row, a_col = (tj, ti) if a_turned else (ti, tj)
         b_row, b_col = (tj, ti) if b_turned else (ti, tj)
-        total = zero
-        for first in range(0, K, T):
-            row, k = i - ti + a_row, first + a_col
-            inside = row < I and k < K
-            A = read_a(row, k, q, dq, r, theta) if inside else zero
-            k, col = first + b_row, j - tj + b_col
-            inside = k < K and col < J
-            B = read_b(k, col, q, dq, r, theta) if inside else zero
-            pool[a_row * T + a_col] = A
-            pool[T * T + b_row * T + b_col] = B
+        for first in range(0, K, DEEP * T):
+            for m in range(DEEP):
+                row, k = i - ti + a_row, first + m * T + a_col
+                inside = row < I and k < K
+                A[m] = read_a(row, k, q, dq, r, theta) if inside else zero
+                k, col = first + m * T + b_row, j - tj + b_col
+                inside = k < K and col < J
+                B[m] = read_b(k, col, q, dq, r, theta) if inside else zero
+            for m in range(DEEP):
+                pool[(m * T + a_row) * T + a_col] = A[m]
+                pool[there + (m * T + b_row) * T + b_col] = B[m]
             cuda.syncthreads()
-            for k in range(T):
-                total += pool[ti * T + k] * pool[T * T + k * T + tj]
+            for m in range(DEEP):
+                for k in range(T):
+                    a, b = (m * T + ti) * T + k, there + (m * T + k) * T + tj
+                    total += pool[a] * pool[b]
             cuda.syncthreads()
         return total
 
     return tile
+
+
+# --- A sum for many hands ---
+@cuda.jit(device=True)
+def joined(part, pool, first):
+    """Return the sum of a column's parts; all threads of a block call it together."""
+    t, total = cuda.threadIdx.x, zero
+    pool[first + t] = part
+    cuda.syncthreads()
+    for row in range(TILE):
+        total += pool[first + row * TILE + t % TILE]
+    cuda.syncthreads()
+    return total

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from numba import cuda, float32
 
 from .conv import Conv2d
-from .gpu import place, zero
+from .gpu import SIMULATED, THREADS, place, zero
 from .gpu_plan import Stage, sizes
 
 __all__ = [
-    "at", "activation", "loader", "convolution", "filter_gradient", "input_gradient",
-    "deconvolution", "chain", "convolving", "deconvolving",
+    "at", "activation", "loader", "SPAN", "convolution", "filter_gradient",
+    "input_gradient", "deconvolution", "chain", "convolving", "deconvolving",
 ]  # fmt: skip
 
 
@@ -61,16 +61,19 @@ def loader(stage: Stage) -> Callable:
     @cuda.jit(device=True)
     def load(n, q, theta, pool):
         """Fill the shared memory: the image with zeros around it, filters and biases."""
-        for t in range(cuda.threadIdx.x, filters, cuda.blockDim.x):
+        for t in range(cuda.threadIdx.x, filters, THREADS):
             _, mu, y, x = place(t, C_in, Hbar, Wbar)
             y, x = y - top, x - left
             inside = 0 <= y < H and 0 <= x < W
             pool[t] = q[n, source + at(mu, y, x, H, W)] if inside else zero
-        for t in range(cuda.threadIdx.x, dz - filters, cuda.blockDim.x):
+        for t in range(cuda.threadIdx.x, dz - filters, THREADS):
             pool[filters + t] = theta[first + t]
         cuda.syncthreads()
 
     return load
+
+
+SPAN = 2 if SIMULATED else 7  # outputs of a thread
 
 
 def convolution(stage: Stage) -> Callable:
@@ -79,21 +82,29 @@ def convolution(stage: Stage) -> Callable:
         sizes(stage)
     )
     load, (activate, _), target = loader(stage), activation(stage), stage.target
+    P = min(SPAN, w)
+    spans = -(-w // P)
 
     @cuda.jit(device=True)
     def convolve(n, q, r, theta, pool):
         """Write q of the stage for image n."""
         load(n, q, theta, pool)
-        for t in range(cuda.threadIdx.x, C_out * h * w, cuda.blockDim.x):
-            _, nu, i, j = place(t, C_out, h, w)
-            z = pool[bias + nu]
+        z = cuda.local.array(P, float32)
+        for t in range(cuda.threadIdx.x, C_out * h * spans, THREADS):
+            _, nu, i, span = place(t, C_out, h, spans)
+            j = min(P * span, w - P)
+            for p in range(P):
+                z[p] = pool[bias + nu]
             for mu in range(C_in):
                 for a in range(f_h):
                     for c in range(f_w):
-                        tap = filters + at(nu * C_in + mu, a, c, f_h, f_w)
+                        tap = pool[filters + at(nu * C_in + mu, a, c, f_h, f_w)]
                         pixel = at(mu, s * i + d * a, s * j + d * c, Hbar, Wbar)
-                        z += pool[tap] * pool[pixel]
-            q[n, target + t] = activate(z, n, t, r)
+                        for p in range(P):
+                            z[p] += tap * pool[pixel + s * p]
+            k = at(nu, i, j, h, w)
+            for p in range(P):
+                q[n, target + k + p] = activate(z[p], n, k + p, r)
         cuda.syncthreads()
 
     return convolve
@@ -105,22 +116,30 @@ def filter_gradient(stage: Stage) -> Callable:
         sizes(stage)
     )
     first, n_weights = stage.first, bias - filters
+    P = f_w if n_weights > THREADS else 1  # weights of a thread
 
     @cuda.jit(device=True)
     def differentiate(n, part, pool):
-        """Write the parts, a weight a thread."""
-        for t in range(cuda.threadIdx.x, n_weights + C_out, cuda.blockDim.x):
-            total = zero
-            if t < n_weights:
-                nu, mu, a, c = place(t, C_in, f_h, f_w)
-                for i in range(h):
-                    for j in range(w):
-                        pixel = at(mu, s * i + d * a, s * j + d * c, Hbar, Wbar)
-                        total += pool[dz + at(nu, i, j, h, w)] * pool[pixel]
-            else:
-                for k in range(h * w):
-                    total += pool[dz + (t - n_weights) * h * w + k]
-            part[n, first + t] = total
+        """Write the parts: of a row's weights, or of one, a thread."""
+        dW = cuda.local.array(P, float32)
+        for t in range(cuda.threadIdx.x, n_weights // P, THREADS):
+            nu, mu, a, c = place(t, C_in, f_h, f_w // P)
+            for p in range(P):
+                dW[p] = zero
+            for i in range(h):
+                for j in range(w):
+                    blame = pool[dz + at(nu, i, j, h, w)]
+                    pixel = at(mu, s * i + d * a, s * j + d * c, Hbar, Wbar)
+                    for p in range(P):
+                        dW[p] += blame * pool[pixel + d * p]
+            for p in range(P):
+                part[n, first + t * P + p] = dW[p]
+        # the last threads first: they have had the least to do
+        for nu in range(THREADS - 1 - cuda.threadIdx.x, C_out, THREADS):
+            db = zero
+            for k in range(h * w):
+                db += pool[dz + nu * h * w + k]
+            part[n, first + n_weights + nu] = db
 
     return differentiate
 
@@ -130,13 +149,14 @@ def input_gradient(stage: Stage) -> Callable:
     C_in, H, W, C_out, h, w, f_h, f_w, s, d, top, left, _, _, filters, _, dz, _ = sizes(
         stage
     )
-    source = stage.source
+    source, h_s, w_s = stage.source, -(-H // s), -(-W // s)
 
     @cuda.jit(device=True)
     def differentiate(n, dq, pool):
         """Write dq, a pixel a thread: over the windows that read it."""
-        for t in range(cuda.threadIdx.x, C_in * H * W, cuda.blockDim.x):
-            _, mu, y, x = place(t, C_in, H, W)
+        for t in range(cuda.threadIdx.x, s * s * C_in * h_s * w_s, THREADS):
+            kind, mu, y, x = place(t, C_in, h_s, w_s)
+            y, x = s * y + kind // s, s * x + kind % s
             total = zero
             for a in range(f_h):
                 for c in range(f_w):
@@ -148,7 +168,8 @@ def input_gradient(stage: Stage) -> Callable:
                             total += (
                                 pool[tap] * pool[dz + at(nu, si // s, sj // s, h, w)]
                             )
-            dq[n, source + t] = total
+            if y < H and x < W:
+                dq[n, source + at(mu, y, x, H, W)] = total
 
     return differentiate
 
@@ -164,7 +185,7 @@ def deconvolution(stage: Stage) -> Callable:
     def deconvolve(n, q, dq, r, theta, part, pool):
         """Write the image's parts of dW and db, and dq of the input unless that is the image."""
         load(n, q, theta, pool)
-        for t in range(cuda.threadIdx.x, size, cuda.blockDim.x):
+        for t in range(cuda.threadIdx.x, size, THREADS):
             pool[dz + t] = derive(n, t, q, dq, r)
         cuda.syncthreads()
         for_filters(n, part, pool)
@@ -205,7 +226,7 @@ def convolving(stages: list[Stage]) -> Callable:
         first = clock[0]
         if cuda.threadIdx.x == 0:
             spot[n] = first + n
-        for k in range(cuda.threadIdx.x, pixels, cuda.blockDim.x):
+        for k in range(cuda.threadIdx.x, pixels, THREADS):
             q[n, k] = images[order[first + n], k]
         cuda.syncthreads()
         through(n, q, r, theta, pool)

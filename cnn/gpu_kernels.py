@@ -10,14 +10,14 @@ import numpy as np
 from numba import cuda, float32
 
 from .conv import Conv2d
-from .gpu import TILE, product, zero
+from .gpu import THREADS, TILE, joined, product, zero
 from .gpu_image import activation
 from .gpu_plan import Stage
 from .optimizers import Adam, AdamW
 
 __all__ = [
     "hidden", "blaming", "softmax", "scoring", "adam", "Task", "move_filters",
-    "move_weights", "move_bias", "either", "updating",
+    "move_weights", "either", "updating",
 ]  # fmt: skip
 
 
@@ -105,19 +105,23 @@ def scoring(stage: Stage) -> Callable:
     def kernel(N, labels, order, clock, spot, q, dq, theta, costs):
         """Let block n compute with image n, and block 0 move the clock on."""
         z, n = cuda.shared.array(0, float32), cuda.blockIdx.x
-        t, T = cuda.threadIdx.x, cuda.blockDim.x
-        for k in range(t, K, T):
-            z[k] = theta[bias + k]
-            for mu in range(M_in):
-                z[k] += theta[first + k * M_in + mu] * q[n, source + mu]
+        t = cuda.threadIdx.x
+        for k in range(t % TILE, -(-K // TILE) * TILE, TILE):
+            part = zero
+            if k < K:
+                for mu in range(t // TILE, M_in, TILE):
+                    part += theta[first + k * M_in + mu] * q[n, source + mu]
+            total = joined(part, z, K)
+            if t < TILE and k < K:
+                z[k] = theta[bias + k] + total
         cuda.syncthreads()
         y = labels[order[spot[n]]]
         m, total, J, wrong = look(z, y)
-        for k in range(t, K, T):
+        for k in range(t, K, THREADS):
             hit = float32(k == y)
             dq[n, target + k] = (math.exp(z[k] - m) / total - hit) / float32(N)
         cuda.syncthreads()
-        for mu in range(t, M_in if source > 0 else 0, T):
+        for mu in range(t, M_in if source > 0 else 0, THREADS):
             total = zero
             for k in range(K):
                 total += dq[n, target + k] * theta[first + k * M_in + mu]
@@ -143,11 +147,12 @@ def adam(optimizer: Adam) -> Callable:
     @cuda.jit(device=True)
     def move(p, g, theta, m, v, rates, t):
         """Move number p by its gradient g, at the rates of step t."""
-        g += decay * theta[p]
-        m[p] = beta1 * m[p] + rise1 * g
-        v[p] = beta2 * v[p] + rise2 * (g * g)
-        step = m[p] / (math.sqrt(v[p] * rates[t, 1]) + eps) * rates[t, 0]
-        theta[p] = rates[t, 2] * theta[p] - step
+        old, m_p, v_p = theta[p], m[p], v[p]
+        g += decay * old
+        m_p = beta1 * m_p + rise1 * g
+        v_p = beta2 * v_p + rise2 * (g * g)
+        step = m_p / (math.sqrt(v_p * rates[t, 1]) + eps) * rates[t, 0]
+        theta[p], m[p], v[p] = rates[t, 2] * old - step, m_p, v_p
 
     return move
 
@@ -157,25 +162,27 @@ Task = tuple[int, Callable]  # how many blocks, and what each of them does
 
 def move_filters(stage: Stage, move: Callable) -> Task:
     """Return the task of a convolution: add the images' parts up, in their order."""
-    first, T = stage.first, TILE * TILE
+    first, T = stage.first, TILE
     size = sum(a.size for a in stage.layer.params.values())
 
     @cuda.jit(device=True)
     def task(block, N, q, dq, r, part, theta, m, v, rates, t):
-        p = first + block * T + cuda.threadIdx.x
+        pool, k, g = cuda.shared.array(0, float32), cuda.threadIdx.x, zero
+        p = first + block * T + k % T
         if p < first + size:
-            g = zero
-            for n in range(N):
+            for n in range(k // T, N, T):
                 g += part[n, p]
+        g = joined(g, pool, 0)
+        if k < T and p < first + size:
             move(p, g, theta, m, v, rates, t)
 
     return -(-size // T), task
 
 
 def move_weights(stage: Stage, move: Callable) -> Task:
-    """Return the task of a dense layer's weights: a tile of dW = dz^T q for each block."""
+    """Return the task of a dense layer: a tile of dz^T (q, 1), that is dW and db, a block."""
     M_in, M_out, source, first = *stage.before, *stage.after, stage.source, stage.first
-    T, columns = TILE, -(-stage.before[0] // TILE)
+    T, columns, bias = TILE, -(-(stage.before[0] + 1) // TILE), stage.bias
     _, derive = activation(stage)
 
     @cuda.jit(device=True)
@@ -184,7 +191,7 @@ def move_weights(stage: Stage, move: Callable) -> Task:
 
     @cuda.jit(device=True)
     def read_q(n, mu, q, dq, r, theta):
-        return q[n, source + mu]
+        return q[n, source + mu] if mu < M_in else float32(1)
 
     tile = product(read_dz, read_q, a_turned=True)
 
@@ -192,28 +199,12 @@ def move_weights(stage: Stage, move: Callable) -> Task:
     def task(block, N, q, dq, r, part, theta, m, v, rates, t):
         nu = block // columns * T + cuda.threadIdx.x // T
         mu = block % columns * T + cuda.threadIdx.x % T
-        g = tile(nu, mu, M_out, M_in, N, q, dq, r, theta)
-        if nu < M_out and mu < M_in:
-            move(first + nu * M_in + mu, g, theta, m, v, rates, t)
+        g = tile(nu, mu, M_out, M_in + 1, N, q, dq, r, theta)
+        if nu < M_out and mu <= M_in:
+            p = first + nu * M_in + mu if mu < M_in else bias + nu
+            move(p, g, theta, m, v, rates, t)
 
     return -(-M_out // T) * columns, task
-
-
-def move_bias(stage: Stage, move: Callable) -> Task:
-    """Return the task of a dense layer's biases."""
-    bias, M_out, T = stage.bias, stage.after[0], TILE * TILE
-    _, derive = activation(stage)
-
-    @cuda.jit(device=True)
-    def task(block, N, q, dq, r, part, theta, m, v, rates, t):
-        nu = block * T + cuda.threadIdx.x
-        if nu < M_out:
-            g = zero
-            for n in range(N):
-                g += derive(n, nu, q, dq, r)
-            move(bias + nu, g, theta, m, v, rates, t)
-
-    return -(-M_out // T), task
 
 
 def either(tasks: list[Task]) -> Task:
@@ -237,10 +228,8 @@ def updating(stages: list[Stage], optimizer: Adam) -> tuple[int, Callable]:
     """Make the kernel of all sums over images and of Adam, and count its blocks."""
     move, tasks = adam(optimizer), []
     for stage in stages:
-        if isinstance(stage.layer, Conv2d):
-            tasks.append(move_filters(stage, move))
-        else:
-            tasks += [move_weights(stage, move), move_bias(stage, move)]
+        of = move_filters if isinstance(stage.layer, Conv2d) else move_weights
+        tasks.append(of(stage, move))
     blocks, task = either(tasks)
 
     @cuda.jit

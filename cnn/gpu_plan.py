@@ -143,7 +143,9 @@ def check_stages(stages: list[Stage]) -> None:
                 raise GpuError(
                     f"{stage.layer!r}: {name} is {a.dtype}; expected float32, the cards' own"
                 )
-        need = sizes(stage).end if isinstance(stage.layer, Conv2d) else stage.after[0]
+        need = stage.after[0] + 256  # parts of sums
+        if isinstance(stage.layer, Conv2d):
+            need = sizes(stage).end
         if need > SHARED:
             raise GpuError(
                 f"{stage.layer!r}: an image and the filters are {need} numbers, and a block shares "

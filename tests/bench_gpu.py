@@ -168,6 +168,32 @@ def step_records(
     return [about | {"who": who} | spread(t) for who, t in times.items()]
 
 
+def phase_records(network: str, mine: Ours, batch: int) -> list[dict]:
+    """Time each kernel of a step alone, sent many times in one recorded list."""
+    card, a, records = mine.card, mine.card.room, []
+    (x, y), kernels, count = (
+        card.sets[True],
+        card.kernels,
+        min(20, len(a.order) // batch),
+    )
+    launches = [*kernels.forward(batch, x, y, a.r, a), *kernels.backward(batch, a)]
+    hidden, blame = ["hidden"] * len(kernels.hidden), ["blame"] * len(kernels.blame)
+    names = ["convolve", *hidden, "score", *blame, "deconvolve", "update"]
+    for name, launch in zip(names, launches, strict=True):
+        launch(card.stream)
+        again, times = record([launch] * count, card.stream), []
+        for _ in range(ROUNDS if batch > 2 else 2):
+            a.clock.copy_to_device(np.array([0, 1], np.int32), stream=card.stream)
+            card.stream.synchronize()
+            start = perf_counter()
+            again()
+            card.stream.synchronize()
+            times.append((perf_counter() - start) / count)
+        about = {"what": "phase", "network": network, "batch": batch, "kernel": name}
+        records.append(about | spread(times))
+    return records
+
+
 def check_records(network: str, mine: Ours, data: Dataset, batch: int) -> list[dict]:
     """Compare 1 step and more with NumPy's, and two runs with each other, bit by bit."""
     cnn.use("numpy")
@@ -239,7 +265,7 @@ def tiny() -> list[dict]:
 
     mine = Ours(tiny_cnn, data, 2, 2)
     records = step_records("tiny", 2, 1, 6, mine.runs(2))
-    records += check_records("tiny", mine, data, 2)
+    records += phase_records("tiny", mine, 2) + check_records("tiny", mine, data, 2)
     return [*records, epoch_record("tiny", "constant", train, 2, 2), meeting_record()]
 
 
@@ -253,6 +279,7 @@ def everything() -> list[dict]:
         for batch, steps in ((100, 300), (1000, 60)):
             runs = mine.runs(batch) | theirs(network, data, batch)
             records += step_records(network, batch, steps, N, runs)
+            records += phase_records(network, mine, batch)
         for recipe in cnn.recipes.RECIPES:
 
             def train(network: str = network, recipe: str = recipe) -> tuple:

@@ -341,5 +341,5 @@ def test_the_benchmark_runs_on_a_tiny_network(tmp_path: Path) -> None:
     stored = json.loads(out.read_text("utf-8"))
     assert not stored["trial"]
     assert {r["what"] for r in stored["records"]} == {
-        "step", "epochs", "check", "meeting",
+        "step", "phase", "epochs", "check", "meeting",
     }  # fmt: skip

@@ -150,15 +150,8 @@ MIDDLES: dict[str, Callable[[], list[Layer]]] = {
 
 def test_no_layer_is_missing() -> None:
     """A new layer of the package belongs into the list above."""
-
-    def below(kind: type) -> set[type]:
-        return {kind}.union(*(below(sub) for sub in kind.__subclasses__()))
-
-    public = {
-        kind.__name__
-        for kind in below(Layer)
-        if kind.__module__.startswith("cnn.") and not kind.__name__.startswith("_")
-    }
+    kinds = {name: kind for name, kind in vars(cnn).items() if isinstance(kind, type)}
+    public = {name for name, kind in kinds.items() if issubclass(kind, Layer)}
     assert public - {"Layer", "Container", "SyncBatchNorm"} == set(MIDDLES)
 
 
@@ -484,8 +477,10 @@ def test_a_worker_that_dies_ends_all(tmp_path: Path, seed: int) -> None:
         os.kill(chance.choice(victims), signal.SIGKILL)
         printed, _ = job.communicate()
         assert job.returncode != 0
-    assert "BAD TERMINATION" in printed
-    assert not [pid for pid in victims if command_of(pid)]
+    # mpiexec has noticed it, or another worker has, that wanted numbers of the dead one
+    assert "BAD TERMINATION" in printed or "Abort(" in printed
+    while any(map(command_of, victims)):
+        time.sleep(0.05)
     done = int(load_arrays(out / "checkpoint.npz")["optimizer/t"])
     result = mpiexec(
         [*words[:-3], done // 15 + 1, "--out", out, "--resume"], folder=tmp_path
