@@ -40,10 +40,10 @@ settings.load_profile("no clock")
 # What computes longest, first: so several workers end together.
 LONGEST = (
     "test_book",
-    "20-pytorch",
     "test_conv",
     "test_live",
     "test_reader",
+    "20-pytorch",
     "14-pooling",
     "test_pictures",
     "19-mnist",

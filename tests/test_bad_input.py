@@ -1807,7 +1807,7 @@ EXCEPTIONS = {
 }
 ON_A_CARD = """
 product activation chain convolution convolving deconvolution deconvolving filter_gradient
-input_gradient loader adam blaming either hidden move_bias move_filters
+input_gradient loader adam blaming either hidden move_filters
 move_weights scoring updating Sizes Stage sizes check_stages on_card
 Card Kernels Launch Room Steps draw next_rates record
 tiles zeros

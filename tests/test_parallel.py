@@ -382,7 +382,7 @@ def test_the_wrong_mpiexec_is_noticed() -> None:
 @needs_mpi
 def test_the_program_as_several_processes(tmp_path: Path) -> None:
     """As one writes: the same losses up to rounding, the same files; the same bits again."""
-    words = [*TRAIN, "--recipe", "dropout", "--epochs", 2, "--out"]
+    words = [*TRAIN, "--recipe", "dropout", "--epochs", 1, "--out"]
     runs = {"one": 1, "three": 3, "two": 2, "again": 2}
     for name, n in runs.items():
         result = mpiexec([*words, name], n=n, folder=tmp_path)
@@ -411,7 +411,7 @@ def test_the_program_as_several_processes(tmp_path: Path) -> None:
 def test_any_number_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     """Three begin, two go on, one ends: nearly the run of one."""
     out = tmp_path / "out"
-    words = [*TRAIN, "--recipe", "dropout", "--batch-size", 14, "--out", out]
+    words = [*TRAIN, "--recipe", "dropout", "--batch-size", 107, "--out", out]
     for n, epochs in ((3, 1), (2, 2), (1, 3)):
         more = ["--resume"] if n < 3 else []
         result = mpiexec([*words, "--epochs", epochs, *more], n=n, folder=tmp_path)
@@ -422,8 +422,8 @@ def test_any_number_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         json.loads((tmp_path / name / "history.json").read_bytes())["loss"]
         for name in ("out", "whole")
     ]
-    assert len(losses[0]) == len(losses[1]) == 3 * 107
-    assert np.abs(np.subtract(*losses))[:100].max() < 1e-3
+    assert len(losses[0]) == len(losses[1]) == 3 * 14
+    assert np.abs(np.subtract(*losses)).max() < 1e-3
 
 
 @needs_mpi
