@@ -178,11 +178,11 @@ LOOP = """
 def network():
     layers = [Conv2d(1, 1, 3, stride=2, rng=np.random.default_rng(0)), ReLU(), Flatten()]
     layers += [Dropout(0.25, rng=np.random.default_rng(1))]
-    return Sequential(*layers, Linear(9, 3, rng=np.random.default_rng(2)))
+    return Sequential(*layers, Linear(4, 3, rng=np.random.default_rng(2)))
 
 
 rng = np.random.default_rng(5)
-x, y = rng.random((7, 1, 7, 7), np.float32), rng.integers(0, 3, 7)
+x, y = rng.random((7, 1, 5, 5), np.float32), rng.integers(0, 3, 7)
 data = Dataset("seven", x, y, x[:4], y[:4])
 
 
