@@ -14,7 +14,7 @@ from .shapes import shapes
 
 __all__ = [
     "SIMULATED", "THREADS", "TILE", "DEEP", "TILES", "zero", "place", "conv2d_gpu",
-    "conv2d_gpu_backward", "product", "joined",
+    "conv2d_gpu_backward", "product",
 ]  # fmt: skip
 
 
@@ -181,16 +181,3 @@ def product(
         return total
 
     return tile
-
-
-# --- A sum for many hands ---
-@cuda.jit(device=True)
-def joined(part, pool, first):
-    """Return the sum of a column's parts; all threads of a block call it together."""
-    t, total = cuda.threadIdx.x, zero
-    pool[first + t] = part
-    cuda.syncthreads()
-    for row in range(TILE):
-        total += pool[first + row * TILE + t % TILE]
-    cuda.syncthreads()
-    return total

@@ -10,13 +10,13 @@ import numpy as np
 from numba import cuda, float32
 
 from .conv import Conv2d
-from .gpu import THREADS, TILE, joined, product, zero
+from .gpu import THREADS, TILE, product, zero
 from .gpu_image import activation
 from .gpu_plan import Stage
 from .optimizers import Adam, AdamW
 
 __all__ = [
-    "hidden", "blaming", "softmax", "scoring", "adam", "Task", "move_filters",
+    "hidden", "blaming", "softmax", "joined", "scoring", "adam", "Task", "move_filters",
     "move_weights", "either", "updating",
 ]  # fmt: skip
 
@@ -94,6 +94,18 @@ def softmax(K: int) -> Callable:
         return z[best], total, math.log(total) + z[best] - z[y] + nothing, best != y
 
     return look
+
+
+@cuda.jit(device=True)
+def joined(part, pool, first):
+    """Return the sum of a column's parts; all threads of a block call it together."""
+    t, total = cuda.threadIdx.x, zero
+    pool[first + t] = part
+    cuda.syncthreads()
+    for row in range(TILE):
+        total += pool[first + row * TILE + t % TILE]
+    cuda.syncthreads()
+    return total
 
 
 def scoring(stage: Stage) -> Callable:
