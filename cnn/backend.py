@@ -3,6 +3,7 @@
 Exported from book/26-whole-step.ipynb: edit the chapter and run `make export`.
 """
 
+import ctypes
 import functools
 import os
 import sys
@@ -42,6 +43,7 @@ def twins() -> dict[Callable, Callable]:
         )
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         return {}
+    _keep_memory()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_leave_loops_to_parent)
     return table
@@ -73,6 +75,17 @@ def _announce_compiling() -> None:
             """Say nothing more."""
 
     event.register("numba:compile", Listener())
+
+
+# --- Memory that comes and goes ---
+def _keep_memory() -> None:
+    """Let the C library keep up to 1 GiB of what arrays leave, where it is one that can."""
+    mallopt = sys.platform == "linux" and getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(
+            -3, 2**25
+        )  # M_MMAP_THRESHOLD: only what is larger is given back at once
+        mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: what may lie idle
 
 
 # --- Which one computes? ---

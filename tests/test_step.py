@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -160,3 +161,30 @@ def test_the_order_of_compiling_changes_no_bits(tmp_path: Path) -> None:
     """Numba hands a caller's flags down to what it has to compile for it, and caches that."""
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", CALLER_FIRST], env=environment, check=True)
+
+
+PAGES = """
+from resource import RUSAGE_SELF, getrusage
+import numpy as np
+import cnn
+
+rng = np.random.default_rng(0)
+net = cnn.deep_cnn(rng=rng)
+adam, x, y = cnn.Adam(net.params), rng.random((100, 1, 28, 28), np.float32), np.arange(100) % 10
+for t in range(30):
+    if t == 20:
+        before = getrusage(RUSAGE_SELF).ru_minflt
+    cnn.train_step(net, adam, x, y)
+print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="another C library",
+)
+def test_a_step_finds_the_memory_of_the_last_one() -> None:
+    """Else the system hands out hundreds of pages, a third of the time that a step takes."""
+    command = [sys.executable, "-c", PAGES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
