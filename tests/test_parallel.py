@@ -459,7 +459,7 @@ runpy.run_module("cnn", run_name="__main__", alter_sys=True)
 
 
 @needs_mpi
-@pytest.mark.parametrize("seed", range(1 if STEP > 1 else 10))
+@pytest.mark.parametrize("seed", range(1 if STEP > 1 else 4))
 def test_a_worker_that_dies_ends_all(tmp_path: Path, seed: int) -> None:
     """Killed at a random moment: all end, and the checkpoint is whole or not there."""
     chance, out = random.Random(seed), tmp_path / "out"
