@@ -82,9 +82,7 @@ def _keep_memory() -> None:
     """Let the C library keep up to 1 GiB of what arrays leave, where it is one that can."""
     mallopt = sys.platform == "linux" and getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        mallopt(
-            -3, 2**25
-        )  # M_MMAP_THRESHOLD: only what is larger is given back at once
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: what is larger is given back
         mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: what may lie idle
 
 
