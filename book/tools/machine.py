@@ -4,11 +4,12 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 
 def machine() -> dict[str, str | int]:
-    """Return the date, the processor, how many cores may be used, and the versions."""
+    """Return the date, the processor, how many cores may be used, and what is installed."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -19,5 +20,5 @@ def machine() -> dict[str, str | int]:
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "numba", "torch")},
+        **{p: version(p) for p in ("numpy", "numba", "torch") if find_spec(p)},
     }
