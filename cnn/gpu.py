@@ -147,7 +147,7 @@ def conv2d_gpu_backward(
 def product(
     read_a: Callable, read_b: Callable, a_turned: bool = False, b_turned: bool = False
 ) -> Callable:
-    """Make a function that multiplies two matrices: a block computes a tile, a thread a number.
+    """Make a function that multiplies matrices: a tile for each block, a number a thread.
 
     Implements {eq}`eq:gpu-tile`. The matrices are what two functions read.
     """
