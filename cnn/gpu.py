@@ -13,15 +13,15 @@ from .correlation import Padding, geometry, pad
 from .shapes import shapes
 
 __all__ = [
-    "SIMULATED", "THREADS", "TILE", "DEEP", "TILES", "zero", "place", "conv2d_gpu",
+    "SIMULATED", "TILE", "THREADS", "DEEP", "TILES", "zero", "place", "conv2d_gpu",
     "conv2d_gpu_backward", "product",
 ]  # fmt: skip
 
 
 # --- A thread for each output ---
 SIMULATED = bool(config.ENABLE_CUDASIM)
-THREADS = 4 if SIMULATED else 256  # in a block
 TILE = 2 if SIMULATED else 16  # rows and columns of a tile
+THREADS = TILE * TILE  # in a block
 DEEP = 2 if SIMULATED else 4  # tiles of each matrix that are fetched together
 TILES = 4 * 2 * DEEP * TILE * TILE  # bytes
 zero = np.float32(0)  # a plain 0 would be a whole number, 0.0 a float64

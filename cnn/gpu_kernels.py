@@ -173,7 +173,7 @@ Task = tuple[int, Callable]  # how many blocks, and what each of them does
 
 
 def move_filters(stage: Stage, move: Callable) -> Task:
-    """Return the task of a convolution: add the images' parts up, in their order."""
+    """Return the task of a convolution: add the images' parts up, always in the same order."""
     first, T = stage.first, TILE
     size = sum(a.size for a in stage.layer.params.values())
 

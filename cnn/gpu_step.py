@@ -109,7 +109,7 @@ class Kernels:
         dense = [stage for stage in middle if not isinstance(stage.layer, Conv2d)]
         conv = [stage for stage in stages if isinstance(stage.layer, Conv2d)]
         self.room = 4 * max([sizes(stage).end for stage in conv], default=1)
-        self.few = 4 * (last.after[0] + TILE * TILE)  # scores, and parts of sums
+        self.few = 4 * (last.after[0] + THREADS)  # scores, and parts of sums
         self.convolve, self.score = convolving(stages), scoring(last)
         self.hidden = [(stage, hidden(stage)) for stage in dense]
         self.blame = [(s, blaming(s)) for s in reversed(dense) if s.source]
@@ -118,24 +118,23 @@ class Kernels:
 
     def forward(self, N: int, x: Any, y: Any, r: Any, a: Room) -> Iterator[Launch]:
         """Yield what computes the costs of N images: all that a test needs."""
-        square, first = TILE * TILE, (x, a.order, a.clock, a.spot, a.q, r, a.theta)
+        first = x, a.order, a.clock, a.spot, a.q, r, a.theta
         yield Launch(self.convolve, N, THREADS, self.room, first)
         for stage, kernel in self.hidden:
             grid = tiles(N, stage.after[0])
-            yield Launch(kernel, grid, square, TILES, (N, a.q, a.dq, r, a.theta))
+            yield Launch(kernel, grid, THREADS, TILES, (N, a.q, a.dq, r, a.theta))
         args = N, y, a.order, a.clock, a.spot, a.q, a.dq, a.theta, a.costs
-        yield Launch(self.score, N, square, self.few, args)
+        yield Launch(self.score, N, THREADS, self.few, args)
 
     def backward(self, N: int, a: Room) -> Iterator[Launch]:
         """Yield what a step does after that."""
-        square = TILE * TILE
         for stage, kernel in self.blame:
             grid = tiles(N, stage.before[0])
-            yield Launch(kernel, grid, square, TILES, (N, a.q, a.dq, a.r, a.theta))
+            yield Launch(kernel, grid, THREADS, TILES, (N, a.q, a.dq, a.r, a.theta))
         args = a.q, a.dq, a.r, a.theta, a.part
         yield Launch(self.deconvolve, N, THREADS, self.room, args)
         last = N, a.clock, a.q, a.dq, a.r, a.part, a.theta, a.m, a.v, a.rates
-        yield Launch(self.update, self.blocks, square, TILES, last)
+        yield Launch(self.update, self.blocks, THREADS, TILES, last)
 
 
 def record(launches: list[Launch], stream: Any) -> Callable[[], object]:

@@ -184,7 +184,7 @@ print(getrusage(RUSAGE_SELF).ru_minflt - before)
     reason="another C library",
 )
 def test_a_step_finds_the_memory_of_the_last_one() -> None:
-    """Else the system hands out hundreds of pages, a third of the time that a step takes."""
+    """Else the system hands out hundreds of fresh pages for each step."""
     command = [sys.executable, "-c", PAGES]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 200
