@@ -39,14 +39,13 @@ def activation(stage: Stage) -> tuple[Callable, Callable]:
         return z
 
     @cuda.jit(device=True)
-    def derive(n, k, q, dq, r):
-        """Return dz, from dq."""
-        dz = dq[n, target + k]
+    def derive(dq, n, k, q, r):
+        """Return dz for the number dq."""
         if drop:
-            dz *= r[n, target + k]
+            dq *= r[n, target + k]
         if relu and q[n, target + k] <= zero:
-            dz = zero
-        return dz
+            dq = zero
+        return dq
 
     return activate, derive
 
@@ -177,7 +176,8 @@ def input_gradient(stage: Stage) -> Callable:
 def deconvolution(stage: Stage) -> Callable:
     """Make the function that goes back through one convolution with one image."""
     *_, C_out, h, w = stage.after
-    size, dz, to_input = math.prod(stage.after), sizes(stage).dz, stage.source > 0
+    size, target, dz = math.prod(stage.after), stage.target, sizes(stage).dz
+    to_input = stage.source > 0
     load, (_, derive) = loader(stage), activation(stage)
     for_filters, for_input = filter_gradient(stage), input_gradient(stage)
 
@@ -186,7 +186,7 @@ def deconvolution(stage: Stage) -> Callable:
         """Write the image's parts of dW and db, and dq of the input unless that is the image."""
         load(n, q, theta, pool)
         for t in range(cuda.threadIdx.x, size, THREADS):
-            pool[dz + t] = derive(n, t, q, dq, r)
+            pool[dz + t] = derive(dq[n, target + t], n, t, q, r)
         cuda.syncthreads()
         for_filters(n, part, pool)
         if to_input:

@@ -10,24 +10,30 @@ import numpy as np
 from numba import cuda, float32
 
 from .conv import Conv2d
-from .gpu import THREADS, TILE, product, zero
-from .gpu_image import activation
+from .gpu import TILE, TILES, product, zero
+from .gpu_image import activation, chain
 from .gpu_plan import Stage
 from .optimizers import Adam, AdamW
 
 __all__ = [
-    "hidden", "blaming", "softmax", "joined", "scoring", "adam", "Task", "move_filters",
-    "move_weights", "either", "updating",
+    "row_and_column", "linear_tile", "hidden", "blame_tile", "blaming", "SCORES",
+    "softmax_tile", "scoring", "adam", "Task", "move_filters", "move_weights", "either",
+    "updating",
 ]  # fmt: skip
 
 
 # --- A tile's block ---
-def hidden(stage: Stage) -> Callable:
-    """Make the kernel of a dense layer: q W^T + b, a tile of images and units for each block."""
-    (M_in,), (M_out,) = stage.before, stage.after
-    T, columns = TILE, -(-M_out // TILE)
-    source, target, first, bias = stage.source, stage.target, stage.first, stage.bias
-    activate, _ = activation(stage)
+@cuda.jit(device=True)
+def row_and_column(block, columns):
+    """Return which number of a matrix is this thread's."""
+    t = cuda.threadIdx.x
+    return block // columns * TILE + t // TILE, block % columns * TILE + t % TILE
+
+
+def linear_tile(stage: Stage) -> Callable:
+    """Make the function that computes z = q W^T + b of a dense layer, a number a thread."""
+    (M_in,), (M_out,), source = stage.before, stage.after, stage.source
+    first, bias = stage.first, stage.bias
 
     @cuda.jit(device=True)
     def read_q(n, mu, q, dq, r, theta):
@@ -39,26 +45,33 @@ def hidden(stage: Stage) -> Callable:
 
     tile = product(read_q, read_W, b_turned=True)
 
+    @cuda.jit(device=True)
+    def linear(n, nu, N, q, dq, r, theta):
+        """Return z; all threads of a block call it together."""
+        z = tile(n, nu, N, M_out, M_in, q, dq, r, theta)
+        return z + theta[bias + nu] if nu < M_out else zero
+
+    return linear
+
+
+def hidden(stage: Stage) -> Callable:
+    """Make the kernel of a hidden layer: a tile of images and units for each block."""
+    M_out, target, columns = stage.after[0], stage.target, -(-stage.after[0] // TILE)
+    linear, (activate, _) = linear_tile(stage), activation(stage)
+
     @cuda.jit
     def kernel(N, q, dq, r, theta):
-        n = cuda.blockIdx.x // columns * T + cuda.threadIdx.x // T
-        nu = cuda.blockIdx.x % columns * T + cuda.threadIdx.x % T
-        z = tile(n, nu, N, M_out, M_in, q, dq, r, theta)
+        n, nu = row_and_column(cuda.blockIdx.x, columns)
+        z = linear(n, nu, N, q, dq, r, theta)
         if n < N and nu < M_out:
-            q[n, target + nu] = activate(z + theta[bias + nu], n, nu, r)
+            q[n, target + nu] = activate(z, n, nu, r)
 
     return kernel
 
 
-def blaming(stage: Stage) -> Callable:
-    """Make the kernel that computes dq = dz W of a dense layer, a tile for each block."""
+def blame_tile(stage: Stage, read_dz: Callable) -> Callable:
+    """Make the function that computes dq = dz W of a dense layer, a number a thread."""
     M_in, M_out, source, first = *stage.before, *stage.after, stage.source, stage.first
-    T, columns = TILE, -(-stage.before[0] // TILE)
-    _, derive = activation(stage)
-
-    @cuda.jit(device=True)
-    def read_dz(n, nu, q, dq, r, theta):
-        return derive(n, nu, q, dq, r)
 
     @cuda.jit(device=True)
     def read_W(nu, mu, q, dq, r, theta):
@@ -66,84 +79,111 @@ def blaming(stage: Stage) -> Callable:
 
     tile = product(read_dz, read_W)
 
-    @cuda.jit
-    def kernel(N, q, dq, r, theta):
-        n = cuda.blockIdx.x // columns * T + cuda.threadIdx.x // T
-        mu = cuda.blockIdx.x % columns * T + cuda.threadIdx.x % T
+    @cuda.jit(device=True)
+    def blame(n, mu, N, q, dq, r, theta):
+        """Write dq; all threads of a block call it together."""
         total = tile(n, mu, N, M_in, M_out, q, dq, r, theta)
         if n < N and mu < M_in:
             dq[n, source + mu] = total
+
+    return blame
+
+
+def blaming(stage: Stage) -> Callable:
+    """Make the kernel of a hidden layer, backwards: a tile of images and inputs a block."""
+    target, columns = stage.target, -(-stage.before[0] // TILE)
+    _, derive = activation(stage)
+
+    @cuda.jit(device=True)
+    def read_dz(n, nu, q, dq, r, theta):
+        return derive(dq[n, target + nu], n, nu, q, r)
+
+    blame = blame_tile(stage, read_dz)
+
+    @cuda.jit
+    def kernel(N, q, dq, r, theta):
+        n, mu = row_and_column(cuda.blockIdx.x, columns)
+        blame(n, mu, N, q, dq, r, theta)
 
     return kernel
 
 
 # --- Scores, cost, blame ---
-def softmax(K: int) -> Callable:
-    """Make the function that looks at the K scores of an image."""
+SCORES = TILES // 4  # where a tile's scores begin in shared memory
+
+
+def softmax_tile(stage: Stage) -> Callable:
+    """Make the function by which a block turns its images' scores into dz."""
+    K, T, linear = stage.after[0], TILE, linear_tile(stage)
 
     @cuda.jit(device=True)
-    def look(z, y):
-        """Return the largest score, the exponentials' sum, J, and whether y is not the best."""
-        best, total, nothing = 0, zero, zero
-        for k in range(K):
+    def classify(n, y, N, q, dq, r, theta, z):
+        """Leave dz in shared memory; return cost and mistake of the thread's image."""
+        row, column = SCORES + n % T * K, cuda.threadIdx.x % T
+        for k in range(column, -(-K // T) * T, T):
+            score = linear(n, k, N, q, dq, r, theta)
+            if k < K:
+                z[row + k] = score
+            cuda.syncthreads()
+        best, total, nothing = row, zero, zero
+        for k in range(row, row + K):
             if z[k] > z[best]:
                 best = k
             nothing += zero * z[k]  # 0, but NaN where a score is not finite
+        m = z[best]
+        for k in range(row, row + K):
+            total += math.exp(z[k] - m)
+        J = math.log(total) + m - z[row + y] + nothing
+        cuda.syncthreads()  # everybody has looked
+        for k in range(column, K, T):
+            hit = float32(k == y)
+            z[row + k] = (math.exp(z[row + k] - m) / total - hit) / float32(N)
+        cuda.syncthreads()
+        return J, best != row + y
+
+    return classify
+
+
+def scoring(stage: Stage, below: Stage | None) -> Callable:
+    """Make the kernel of scores, cost, and blame down to the inputs of the layer below."""
+    (M_in,), (K,), first = stage.before, stage.after, stage.first
+    source, target = stage.source, stage.target
+    columns = -(-(below or stage).before[0] // TILE)
+    _, derive = activation(below or stage)
+
+    @cuda.jit(device=True)
+    def blame_of(n, mu, theta):
+        """Return dq of input mu."""
+        dz, row, total = cuda.shared.array(0, float32), SCORES + n % TILE * K, zero
         for k in range(K):
-            total += math.exp(z[k] - z[best])
-        return z[best], total, math.log(total) + z[best] - z[y] + nothing, best != y
+            total += dz[row + k] * theta[first + k * M_in + mu]
+        return total
 
-    return look
+    @cuda.jit(device=True)
+    def read_dz(n, mu, q, dq, r, theta):
+        return derive(blame_of(n, mu, theta), n, mu, q, r)
 
-
-@cuda.jit(device=True)
-def joined(part, pool, first):
-    """Return the sum of a column's parts; all threads of a block call it together."""
-    t, total = cuda.threadIdx.x, zero
-    pool[first + t] = part
-    cuda.syncthreads()
-    for row in range(TILE):
-        total += pool[first + row * TILE + t % TILE]
-    cuda.syncthreads()
-    return total
-
-
-def scoring(stage: Stage) -> Callable:
-    """Make the kernel of the last layer: scores, cost, dz, and dq of what came in."""
-    M_in, K, source, target = *stage.before, *stage.after, stage.source, stage.target
-    first, bias, look = stage.first, stage.bias, softmax(stage.after[0])
+    classify = softmax_tile(stage)
+    go_on = chain([blame_tile(below, read_dz)] if below else [])
 
     @cuda.jit
-    def kernel(N, labels, order, clock, spot, q, dq, theta, costs):
-        """Let block n compute with image n, and block 0 move the clock on."""
-        z, n = cuda.shared.array(0, float32), cuda.blockIdx.x
-        t = cuda.threadIdx.x
-        for k in range(t % TILE, -(-K // TILE) * TILE, TILE):
-            part = zero
-            if k < K:
-                for mu in range(t // TILE, M_in, TILE):
-                    part += theta[first + k * M_in + mu] * q[n, source + mu]
-            total = joined(part, z, K)
-            if t < TILE and k < K:
-                z[k] = theta[bias + k] + total
-        cuda.syncthreads()
-        y = labels[order[spot[n]]]
-        m, total, J, wrong = look(z, y)
-        for k in range(t, K, THREADS):
-            hit = float32(k == y)
-            dq[n, target + k] = (math.exp(z[k] - m) / total - hit) / float32(N)
-        cuda.syncthreads()
-        for mu in range(t, M_in if source > 0 else 0, THREADS):
-            total = zero
-            for k in range(K):
-                total += dq[n, target + k] * theta[first + k * M_in + mu]
-            dq[n, source + mu] = total
-        if t == 0:
-            costs[spot[n], 0] = J
-            costs[spot[n], 1] = wrong
-            if n == 0:
-                clock[0] += N
-                clock[1] += 1
+    def kernel(N, labels, order, clock, spot, q, dq, r, theta, costs):
+        pool = cuda.shared.array(0, float32)
+        n, mu = row_and_column(cuda.blockIdx.x, columns)
+        place = spot[min(n, N - 1)]  # the last tile may have more rows than images
+        J, wrong = classify(n, labels[order[place]], N, q, dq, r, theta, pool)
+        if n < N:
+            for k in range(mu, K, columns * TILE):
+                dq[n, target + k] = pool[SCORES + n % TILE * K + k]
+            for nu in range(mu, M_in if source > 0 else 0, columns * TILE):
+                dq[n, source + nu] = blame_of(n, nu, theta)
+            if mu == 0:
+                costs[place, 0] = J
+                costs[place, 1] = wrong
+        if n + mu == 0:
+            clock[0] += N
+            clock[1] += 1
+        go_on(n, mu, N, q, dq, r, theta)
 
     return kernel
 
@@ -184,8 +224,12 @@ def move_filters(stage: Stage, move: Callable) -> Task:
         if p < first + size:
             for n in range(k // T, N, T):
                 g += part[n, p]
-        g = joined(g, pool, 0)
+        pool[k] = g
+        cuda.syncthreads()
         if k < T and p < first + size:
+            g = zero
+            for row in range(T):
+                g += pool[row * T + k]
             move(p, g, theta, m, v, rates, t)
 
     return -(-size // T), task
@@ -193,13 +237,13 @@ def move_filters(stage: Stage, move: Callable) -> Task:
 
 def move_weights(stage: Stage, move: Callable) -> Task:
     """Return the task of a dense layer: a tile of dz^T (q, 1), that is dW and db, a block."""
-    M_in, M_out, source, first = *stage.before, *stage.after, stage.source, stage.first
-    T, columns, bias = TILE, -(-(stage.before[0] + 1) // TILE), stage.bias
+    (M_in,), (M_out,), first, bias = stage.before, stage.after, stage.first, stage.bias
+    source, target, columns = stage.source, stage.target, -(-(M_in + 1) // TILE)
     _, derive = activation(stage)
 
     @cuda.jit(device=True)
     def read_dz(nu, n, q, dq, r, theta):
-        return derive(n, nu, q, dq, r)
+        return derive(dq[n, target + nu], n, nu, q, r)
 
     @cuda.jit(device=True)
     def read_q(n, mu, q, dq, r, theta):
@@ -209,14 +253,13 @@ def move_weights(stage: Stage, move: Callable) -> Task:
 
     @cuda.jit(device=True)
     def task(block, N, q, dq, r, part, theta, m, v, rates, t):
-        nu = block // columns * T + cuda.threadIdx.x // T
-        mu = block % columns * T + cuda.threadIdx.x % T
+        nu, mu = row_and_column(block, columns)
         g = tile(nu, mu, M_out, M_in + 1, N, q, dq, r, theta)
         if nu < M_out and mu <= M_in:
             p = first + nu * M_in + mu if mu < M_in else bias + nu
             move(p, g, theta, m, v, rates, t)
 
-    return -(-M_out // T) * columns, task
+    return -(-M_out // TILE) * columns, task
 
 
 def either(tasks: list[Task]) -> Task:

@@ -21,13 +21,14 @@ from .optimizers import Adam, AdamW, Optimizer
 from .regularization import Dropout
 
 __all__ = [
-    "SHARED", "GpuError", "Stage", "plan", "Sizes", "sizes", "check_stages",
-    "check_device", "on_card",
+    "SHARED", "TILED", "EACH_CLASS", "GpuError", "Stage", "plan", "Sizes", "sizes",
+    "check_stages", "check_device", "on_card",
 ]  # fmt: skip
 
 
 # --- What fits ---
 SHARED = 12_288  # float32 numbers that a block can share: 48 KiB
+TILED, EACH_CLASS = 2_048, 16  # what two matrices' tiles take of them, and a class
 
 
 class GpuError(ValueError):
@@ -143,14 +144,14 @@ def check_stages(stages: list[Stage]) -> None:
                 raise GpuError(
                     f"{stage.layer!r}: {name} is {a.dtype}; expected float32, the cards' own"
                 )
-        need = stage.after[0] + 256  # parts of sums
-        if isinstance(stage.layer, Conv2d):
-            need = sizes(stage).end
+        conv = isinstance(stage.layer, Conv2d)
+        need = sizes(stage).end if conv else TILED
+        need += EACH_CLASS * stage.after[0] * (stage is last)
         if need > SHARED:
             raise GpuError(
-                f"{stage.layer!r}: an image and the filters are {need} numbers, and a block shares "
-                f"{SHARED}: {need - SHARED} too many; take fewer channels or smaller images, or "
-                "train with device='cpu'"
+                f"{stage.layer!r}: a block needs {need} numbers, and can share {SHARED}: "
+                f"{need - SHARED} too many; take fewer channels, pixels or classes, or train "
+                "with device='cpu'"
             )
 
 

@@ -109,11 +109,13 @@ class Kernels:
         dense = [stage for stage in middle if not isinstance(stage.layer, Conv2d)]
         conv = [stage for stage in stages if isinstance(stage.layer, Conv2d)]
         self.room = 4 * max([sizes(stage).end for stage in conv], default=1)
-        self.few = 4 * (last.after[0] + THREADS)  # scores, and parts of sums
-        self.convolve, self.score = convolving(stages), scoring(last)
+        self.room_for_scores = TILES + 4 * TILE * last.after[0]
+        self.convolve, self.deconvolve = convolving(stages), deconvolving(stages)
         self.hidden = [(stage, hidden(stage)) for stage in dense]
-        self.blame = [(s, blaming(s)) for s in reversed(dense) if s.source]
-        self.deconvolve = deconvolving(stages)
+        blamed = [stage for stage in dense if stage.source]
+        below = blamed.pop() if blamed else None
+        self.score, self.wide = scoring(last, below), (below or last).before[0]
+        self.blame = [(stage, blaming(stage)) for stage in reversed(blamed)]
         self.blocks, self.update = updating(stages, optimizer)
 
     def forward(self, N: int, x: Any, y: Any, r: Any, a: Room) -> Iterator[Launch]:
@@ -123,8 +125,9 @@ class Kernels:
         for stage, kernel in self.hidden:
             grid = tiles(N, stage.after[0])
             yield Launch(kernel, grid, THREADS, TILES, (N, a.q, a.dq, r, a.theta))
-        args = N, y, a.order, a.clock, a.spot, a.q, a.dq, a.theta, a.costs
-        yield Launch(self.score, N, THREADS, self.few, args)
+        args = N, y, a.order, a.clock, a.spot, a.q, a.dq, r, a.theta, a.costs
+        grid = tiles(N, self.wide)
+        yield Launch(self.score, grid, THREADS, self.room_for_scores, args)
 
     def backward(self, N: int, a: Room) -> Iterator[Launch]:
         """Yield what a step does after that."""

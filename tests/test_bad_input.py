@@ -1807,8 +1807,8 @@ EXCEPTIONS = {
 }
 ON_A_CARD = """
 product activation chain convolution convolving deconvolution deconvolving filter_gradient
-input_gradient loader adam blaming either hidden move_filters
-move_weights scoring updating Sizes Stage sizes check_stages on_card
+input_gradient loader adam blame_tile blaming either hidden linear_tile move_filters
+move_weights scoring softmax_tile updating Sizes Stage sizes check_stages on_card
 Card Kernels Launch Room Steps draw next_rates record
 tiles zeros
 """

@@ -237,8 +237,11 @@ REFUSED = {
     r"layer 1, Tanh\(\): .* Conv2d, ReLU, Flatten, Linear and Dropout; .*device='cpu'": [
         Conv2d(1, 1, 5, **TO), Tanh(), Flatten(), Linear(576, 10, **TO),
     ],
-    r"Conv2d\(1, 16, .* are 13984 numbers, .* shares 12288: 1696 too many": [
+    r"Conv2d\(1, 16, .* needs 13984 numbers, and can share 12288: 1696 too many": [
         Conv2d(1, 16, 5, padding=2, **TO), Flatten(), Linear(12544, 10, **TO),
+    ],
+    r"Linear\(784, 700\): a block needs 13248 numbers, .*: 960 too many": [
+        Flatten(), Linear(784, 700, **TO),
     ],
     r"does not end with its scores; expected a Linear": [
         Flatten(), Linear(784, 10, **TO), ReLU(),
@@ -261,6 +264,17 @@ def test_what_does_not_fit_is_told(message: str) -> None:
     net = Sequential(*REFUSED[message])
     with pytest.raises(GpuError, match=message):
         plan(net, Adam(net.params), (1, 28, 28))
+
+
+def test_what_is_told_is_what_the_kernels_take() -> None:
+    """The plan counts without Numba; on a card, a tile has these sizes."""
+    program = """
+from cnn.gpu import TILE, TILES
+from cnn.gpu_plan import EACH_CLASS, TILED
+assert (TILE, TILES) == (EACH_CLASS, 4 * TILED), (TILE, TILES)
+"""
+    env = os.environ | {"NUMBA_ENABLE_CUDASIM": "0"}
+    subprocess.run([sys.executable, "-c", program], env=env, cwd=ROOT, check=True)
 
 
 def test_another_optimizer_is_told() -> None:
