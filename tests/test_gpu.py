@@ -94,7 +94,7 @@ def test_operations_are_those_of_the_loops() -> None:
 # --- Steps ---
 
 STEPS = """
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 
 @st.composite
@@ -122,6 +122,12 @@ def networks(draw):
     return Sequential(*layers, Linear(M, 4, rng=rng))
 
 
+rng = np.random.default_rng(0)
+narrow = [Linear(30, 3, rng=rng), ReLU(), Linear(3, 1, rng=rng), Linear(1, 5, rng=rng)]
+narrow = Sequential(Flatten(), *narrow, Linear(5, 4, rng=rng))
+
+
+@example(net=narrow, kind=Adam, decay=0.0, batches=[3, 2], again=False, seed=0)
 @settings(
     max_examples=int(sys.argv[1]), deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
