@@ -861,11 +861,11 @@ def test_who_waits_at_a_terminal_is_told_why(tmp_path: Path) -> None:
     assert standard_error(tmp_path / "loud", terminal=True) == ""
 
 
-CONVOLVE = """
+DOT = """
 import numpy as np
-from cnn.kernels_grad import conv2d_compiled_backward
-x, W, dz = (np.ones((1, 1, n, n), np.float32) for n in (3, 2, 2))
-conv2d_compiled_backward(dz, x, W)
+from cnn.kernels_grad import _dot_taps
+a, at = np.ones((1, 2), np.float32), np.zeros(1, np.int64)
+_dot_taps(np.ones((1, 1), np.float32), a[0, :0], a.reshape(1, 1, 2), a[0], at, at)
 """
 DENSE = """
 import numpy as np
@@ -879,5 +879,5 @@ TWINS[linear](*(np.ones(size, np.float32) for size in ((1, 2), (3, 2), 3)))
 def test_what_comes_from_the_cache_finds_its_threads(tmp_path: Path) -> None:
     """The dense layer's loop is compiled where another process has left what it calls."""
     env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    for program in (CONVOLVE, DENSE, DENSE):
+    for program in (DOT, DENSE, DENSE):
         subprocess.run([sys.executable, "-c", program], env=env, check=True)
