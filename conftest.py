@@ -37,20 +37,23 @@ settings.register_profile(
 )
 settings.load_profile("no clock")
 
-# What computes longest, first: so several workers end together.
+# What computes longest, first: so several workers end together. What starts several processes
+# itself comes last, when the other workers have nothing left to do.
 LONGEST = (
     "test_book",
     "test_conv",
     "test_live",
-    "test_reader",
-    "20-pytorch",
+    "test_program",
     "14-pooling",
     "test_pictures",
-    "19-mnist",
-    "test_program",
+    "test_gpu",
+    "test_reader",
+    "20-pytorch",
     "33-pictures",
-    "test_exercises",
+    "19-mnist",
+    "22-handwriting",
 )
+LAST = ("27-many-machines", "test_parallel")
 
 
 def imports(path: Path) -> set[str]:
@@ -119,7 +122,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what computes longest first; within a file the order stays."""
     order = {stem: place for place, stem in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    order |= {stem: len(items) + place for place, stem in enumerate(LAST, 1)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(items)))
 
 
 @pytest.fixture

@@ -383,7 +383,7 @@ def test_the_wrong_mpiexec_is_noticed() -> None:
 def test_the_program_as_several_processes(tmp_path: Path) -> None:
     """As one writes: the same losses up to rounding, the same files; the same bits again."""
     words = [*TRAIN, "--recipe", "dropout", "--epochs", 1, "--out"]
-    runs = {"one": 1, "three": 3, "two": 2, "again": 2}
+    runs = {"one": 1, "two": 2, "again": 2} | ({"three": 3} if STEP == 1 else {})
     for name, n in runs.items():
         result = mpiexec([*words, name], n=n, folder=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -392,12 +392,12 @@ def test_the_program_as_several_processes(tmp_path: Path) -> None:
     files = {name: {p.name for p in (tmp_path / name).iterdir()} for name in runs}
     assert len(set(map(frozenset, files.values()))) == 1
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in runs]
-    assert weights[2] == weights[3]
+    assert weights[1] == weights[2]
     losses = {
         name: json.loads((tmp_path / name / "history.json").read_bytes())["loss"]
         for name in runs
     }
-    for name in ("two", "three"):
+    for name in runs.keys() - {"one"}:
         apart = np.abs(np.subtract(losses[name], losses["one"]))
         assert apart[0] < 1e-5
         assert apart.max() < 0.05
