@@ -29,6 +29,7 @@ class RunIndex(GeneratedIndex):
             measurement(
                 "The same on a graphics processor", "gpu", "{doc}`30-gpu-step`"
             ),
+            measurement("Steps with what was dropped", "cuts", "{doc}`26-whole-step`"),
             measurement(
                 "Trainings over many seeds",
                 "replication",
