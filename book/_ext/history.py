@@ -49,7 +49,7 @@ def row(chapter: Chapter) -> list[str]:
     time = duration(run["seconds"])
     return [
         f"{{doc}}`{chapter.name}`",
-        run["date"],
+        day(run["date"]),
         time,
         ", ".join(notes),
         versions(run),
@@ -69,7 +69,13 @@ def data(chapter: Chapter) -> str:
 
 def duration(seconds: float) -> str:
     """Return a time in the unit that suits it."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    number, unit = (seconds, "s") if seconds < 120 else (seconds / 60, "min")
+    return f"{number:.0f}\N{NO-BREAK SPACE}{unit}"
+
+
+def day(date: str) -> str:
+    """Return a date that no line's end breaks."""
+    return date.replace("-", "-\N{WORD JOINER}")
 
 
 def versions(machine: dict) -> str:
@@ -87,7 +93,7 @@ def measurement(what: str, name: str, pages: str) -> list[str]:
     records = stored["records"] if isinstance(stored, dict) else stored
     machines = [r["machine"] for r in records if "machine" in r]
     machines = machines or [stored["machine"]]
-    dates = sorted({m["date"] for m in machines})
+    dates = sorted({day(m["date"]) for m in machines})
     seeds = {r["seed"] for r in records if "seed" in r}
     runs = f"{len(records)} records" + f", {len(seeds)} seeds" * bool(seeds)
     places = sorted({f"{m['cpu']}, {m['cores']} cores" for m in machines})
