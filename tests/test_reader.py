@@ -236,8 +236,8 @@ def test_the_page_of_runs_says_what_is_stored_and_what_is_not():
     }
     about = {**chapter.about, "metadata": {"run": run}}
     assert history.row(replace(chapter, about=about))[1:] == [
-        "2026-01-02",
-        "5 min",
+        "2026-\N{WORD JOINER}01-\N{WORD JOINER}02",
+        "5\N{NO-BREAK SPACE}min",
         "MNIST",
         "Python 3.11.7, NumPy 2.4.6, Numba 0.68.1, PyTorch 2.13.0",
     ]
