@@ -167,7 +167,7 @@ def test_large_numbers_are_not_broken(site):
 
 @pytest.mark.parametrize(("place", "name"), [*enumerate(VISITED)], ids=VISITED)
 def test_page_in_a_browser(site, browser, place, name):
-    """Pages of the reference in the narrow size alone; axe-core sees all of them in full."""
+    """The reference in the narrow size alone; axe-core sees each third page, or all in full."""
     sizes = ["phone"] if name in REFERENCE else ["phone", "desktop"]
     axes = ["light", "dark"] if STEP == 1 else [("light", "dark")[place % 2]]
     axes = [] if place % STEP else axes
