@@ -249,6 +249,7 @@ def started() -> Workers | None:
     count = next((int(n) for n in counts if n.isdigit()), 1)
     if count == 1:
         return None
+    # MPICH may not copy out of another worker's memory: one that dies would be told of twice
     os.environ.setdefault("MPIR_CVAR_CH4_CMA_ENABLE", "0")
     try:
         from mpi4py import MPI
